@@ -1,0 +1,70 @@
+# `make` alone prints what there is. Every target sets up its own Python environment (.venv) first.
+#
+#   STUDY=name       another study of studies/ (default: fashion-mnist, the one at the root)
+#   PYTHON=command   the Python that makes .venv (default: python3)
+#   CONSTRAINTS=     install what fits pyproject.toml instead of the exact versions of constraints.txt
+
+STUDY ?= fashion-mnist
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+
+FOLDER := $(if $(filter fashion-mnist,$(STUDY)),.,studies/$(STUDY))
+BIN := $(CURDIR)/.venv/bin
+INSTALLED := .venv/installed
+
+# The commands of dvc.yaml say `python`: the shell that DVC starts must find this environment's, and so must Jupyter its kernels.
+export PATH := $(BIN):$(PATH)
+export JUPYTER_PREFER_ENV_PATH := 1
+export DVC_NO_ANALYTICS := 1
+
+dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.stage check && '$(BIN)/dvc' repro
+report = echo 'Report: $(FOLDER:.=.)/reports/index.html'
+
+.PHONY: help study test lab explore figures prior tune lint study-exists
+
+help:
+	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=]'
+	@awk -F ': .*## ' '/^[a-z]+:.* ## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+
+study: $(INSTALLED) study-exists ## run the study: every stage whose inputs changed, then the report
+	@$(dvc)
+	@$(report)
+
+figures: $(INSTALLED) study-exists ## write tables, figures and report again from the results at hand
+	@$(dvc) --force --single-item speedup report
+	@$(report)
+
+prior: $(INSTALLED) study-exists ## train the prior anew (hours on a CPU); `make study` then follows
+	@$(dvc) download
+	@$(dvc) --force --single-item train_prior
+
+tune: $(INSTALLED) study-exists ## tune the solvers' step sizes anew on validation images; `make study` then follows
+	@$(dvc) train_severity
+	@$(dvc) --force --single-item tune
+
+test: $(INSTALLED) ## run the tests
+	@'$(BIN)/python' -m pytest -q
+
+lint: $(INSTALLED) ## check style, format and that notebooks hold no outputs
+	@'$(BIN)/ruff' check --quiet .
+	@'$(BIN)/ruff' format --quiet --check .
+	@'$(BIN)/nbstripout' --verify --keep-id notebooks/*.ipynb
+
+lab: $(INSTALLED) ## open JupyterLab on the notebooks
+	@'$(BIN)/jupyter' lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/notebooks
+
+explore: $(INSTALLED) ## open the notebook that explores severity on single images
+	@'$(BIN)/jupyter' lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/notebooks/explore_severity.ipynb
+
+study-exists:
+	@test -f '$(FOLDER)/dvc.yaml' || { echo 'STUDY=$(STUDY): there is no $(FOLDER)/dvc.yaml; choose fashion-mnist or a folder of studies/.' >&2; exit 1; }
+
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	{ echo 'flashdiff needs Python 3.10 or newer, and "$(PYTHON)" is not: name one, as in make PYTHON=python3.12.' >&2; exit 1; }
+	@test -z '$(CONSTRAINTS)' || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo 'The versions of $(CONSTRAINTS) need Python 3.11: name one, as in make PYTHON=python3.12, or leave them out with make CONSTRAINTS= .' >&2; exit 1; }
+	@echo 'Installing into .venv: minutes, about 2 GB (log: .venv/install.log)'
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --log .venv/install.log $(if $(CONSTRAINTS),--constraint '$(CONSTRAINTS)') --editable '.[lab,dev]'
+	@touch $@
