@@ -18,7 +18,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export DVC_NO_ANALYTICS := 1
 
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.stage check && '$(BIN)/dvc' repro
-report = echo 'Report: $(FOLDER:.=.)/reports/index.html'
+report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
 .PHONY: help study test lab explore figures prior tune lint study-exists
 
