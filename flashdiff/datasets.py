@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def image_folder(data: Mapping, seed: int, raw_folder: str | Path, progress: boo
     training; the order depends on ``seed`` and the relative names only, so another machine splits alike, and a new
     file moves hardly any other. Of files with exactly the same pixels only the first counts: a copy adds nothing to a
     training set, and in two splits at once it would be a leak. ``raw_folder``/files.csv records what became of each
-    file. See :func:`read_image` for sizes and channels.
+    file: its split and its image id there, or the file that it is a copy of. Sizes, channels: :func:`read_image`.
     """
     folder, test, validation = Path(data["images"]), data["test"], data["validation"]
     if not folder.is_dir():
@@ -147,7 +148,11 @@ def image_folder(data: Mapping, seed: int, raw_folder: str | Path, progress: boo
             "images and at least one to train on; lower data.test and data.validation or add images."
         )
     Path(raw_folder).mkdir(parents=True, exist_ok=True)
-    images = _distinct(folder, names, data["image_size"], data["channels"], Path(raw_folder) / "files.csv", progress)
+    sizes = {"test": test, "validation": validation, "train": len(names) - test - validation}
+    places = iter([(split, i) for split, size in sizes.items() for i in range(size)])
+    names = tqdm(names, desc="reading images", disable=not progress)
+    read = partial(read_image, image_size=data["image_size"], channels=data["channels"])
+    images = _distinct(folder, names, read, places, Path(raw_folder) / "files.csv")
     return {"test": islice(images, test), "validation": islice(images, validation), "train": images}
 
 
@@ -158,21 +163,21 @@ def image_names(folder: Path) -> list[str]:
 
 
 def _distinct(
-    folder: Path, names: list[str], image_size: int, channels: int, record: Path, progress: bool
+    folder: Path, names: Iterable[str], read: Callable, places: Iterator[tuple[str, int]], record: Path
 ) -> Iterator[tuple[np.ndarray, int]]:
     first: dict[bytes, str] = {}
     copies = 0
     with open(record, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["file", "sha256_of_pixels", "copy_of"])
-        for name in tqdm(names, desc="reading images", disable=not progress):
-            image = read_image(folder / name, image_size, channels)
-            digest = hashlib.sha256(image)
-            original = first.setdefault(digest.digest(), name)
-            table.writerow([name, digest.hexdigest(), "" if original == name else original])
+        table.writerow(["file", "split", "image", "copy_of"])
+        for name in names:
+            image = read(folder / name)
+            original = first.setdefault(hashlib.sha256(image).digest(), name)
             if original == name:
+                table.writerow([name, *next(places), ""])
                 yield image, -1
             else:
+                table.writerow([name, "", "", original])
                 copies += 1
     if copies:
         say(f"{folder}: {copies} exact copies of other images left out, see {record}.")

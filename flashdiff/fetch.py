@@ -6,7 +6,6 @@ decompressed files, because distributors compress the same bytes differently.
 """
 
 import gzip
-import hashlib
 import io
 import os
 import shutil
@@ -18,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import pooch
 from tqdm import tqdm
 
 Source = Callable[[Path, Sequence[str], bool], Path]  # (scratch folder, names, progress) -> folder with NAME or NAME.gz
@@ -37,7 +37,7 @@ def fetch(folder: str | Path, sha256: Mapping[str, str], sources: Mapping[str, S
     missing = []
     for name, expected in sha256.items():
         if (folder / name).is_file():
-            if _digest(folder / name) == expected:
+            if pooch.file_hash(folder / name) == expected:
                 continue
             say(f"{folder / name}: damaged (its SHA-256 is not {expected[:12]}...), fetching it again.")
         missing.append(name)
@@ -70,11 +70,11 @@ def fetch(folder: str | Path, sha256: Mapping[str, str], sources: Mapping[str, S
 def _accept(found: Path, name: str, expected: str, folder: Path) -> None:
     packed = found / f"{name}.gz"
     part = folder / f"{name}.part"
-    opened = gzip.open(packed) if packed.is_file() else open(found / name, "rb")
+    opener, path = (gzip.open, packed) if packed.is_file() else (open, found / name)
     try:
-        with opened as source, open(part, "wb") as target:
+        with opener(path, "rb") as source, open(part, "wb") as target:
             shutil.copyfileobj(source, target)
-        if _digest(part) != expected:
+        if pooch.file_hash(part) != expected:
             raise OSError("wrong SHA-256")
         os.replace(part, folder / name)
     finally:
@@ -82,8 +82,6 @@ def _accept(found: Path, name: str, expected: str, folder: Path) -> None:
 
 
 def _download(url: str, scratch: Path, known_hash: str | None, progress: bool) -> Path:
-    import pooch
-
     pooch.get_logger().setLevel("WARNING")  # it would print the hash of every file
     downloader = pooch.HTTPDownloader(progressbar=progress, timeout=_SECONDS)
     return Path(pooch.retrieve(url, known_hash, url.rsplit("/", 1)[1], scratch, downloader=downloader))
@@ -104,11 +102,6 @@ def _call(command: list[str], cwd: Path, watch: Callable[[], object] = lambda: N
     if process.returncode:
         errors = [line for line in lines if line.startswith("E:")] or [line for line in lines if line][-1:]  # apt's way
         raise OSError(f"{command[0]}: {' '.join(errors) or f'exit status {process.returncode}'}")
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

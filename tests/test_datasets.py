@@ -1,0 +1,436 @@
+"""Splits of IDX files and of folders of images: what is in them, that they never overlap, that damage is noticed."""
+
+import csv
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flashdiff import datasets
+from flashdiff.datasets import (
+    SPLITS,
+    fetch_fashion_mnist,
+    idx_parts,
+    image_folder,
+    image_names,
+    open_split,
+    prepare,
+    read_idx,
+    read_image,
+    to_float,
+    write_splits,
+)
+from flashdiff.fetch import installed_copy
+
+
+def write_idx(path, array):
+    """IDX as its authors describe it: two zero bytes, type 8 (unsigned byte), axes, big-endian sizes, data."""
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def idx(tmp_path):
+    """(folder, arrays): 20 training and 6 test images of 5 x 5, every one different."""
+    rng = np.random.default_rng(0)
+    folder, arrays = tmp_path / "idx", {}
+    folder.mkdir()
+    for name, n in (("train", 20), ("t10k", 6)):
+        arrays[name] = rng.integers(1, 256, (n, 5, 5)), np.arange(n) % 10
+        write_idx(folder / f"{name}-images-idx3-ubyte", arrays[name][0])
+        write_idx(folder / f"{name}-labels-idx1-ubyte", arrays[name][1])
+    return folder, arrays
+
+
+@pytest.fixture
+def splits(tmp_path, idx):
+    write_splits(tmp_path / "splits", idx_parts(idx[0], 8, 1, 4), "tiny")
+    return tmp_path / "splits"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of 12 different images, nested, with files around them that are none."""
+    rng = np.random.default_rng(1)
+    folder = tmp_path / "pictures"
+    for k in range(12):
+        path = folder / ("deep/er" if k % 3 else ".") / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8)).save(path)
+    (folder / "notes.txt").write_text("not an image")
+    (folder / "._0.png").write_bytes(b"what a Mac leaves behind")
+    (folder / ".thumbnails").mkdir()
+    (folder / ".thumbnails" / "0.png").write_bytes(b"no image either")
+    return folder
+
+
+def settings(**changes):
+    return {"name": "own", "images": None, "image_size": 8, "channels": 1, "validation": 3, "test": 2, **changes}
+
+
+# ------------------------------------------------------------------------------------------------------- values, files
+
+
+def test_to_float_maps_bytes_to_minus_one_to_one():
+    x = to_float(np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8))
+    assert (x.dtype, x.shape) == (torch.float32, (4, 1, 8, 8))
+    assert (x.min(), x.max()) == (-1, 1)
+    torch.testing.assert_close(x.flatten().double(), torch.linspace(-1, 1, 256, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_read_idx(idx):
+    folder, arrays = idx
+    np.testing.assert_array_equal(read_idx(folder / "t10k-images-idx3-ubyte"), arrays["t10k"][0])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\0\x08", b"\0\0\x08\x01\0\0\0\x02a", b"\0\0\x0d\x01\0\0\0\x01a", b"<html>"]
+)
+def test_broken_idx_is_named(tmp_path, content):
+    (tmp_path / "broken").write_bytes(content)
+    with pytest.raises(ValueError, match="broken: not a complete IDX file"):
+        read_idx(tmp_path / "broken")
+
+
+# --------------------------------------------------------------------------------------------------------------- splits
+
+
+def test_splits_of_idx_are_the_official_ones_padded_with_black(idx, splits):
+    arrays = idx[1]
+    expected = {
+        "train": (arrays["train"][0][:16], arrays["train"][1][:16]),
+        "validation": (arrays["train"][0][16:], arrays["train"][1][16:]),
+        "test": arrays["t10k"],
+    }
+    for name, (images, labels) in expected.items():
+        split = open_split(splits, name)
+        padded = np.zeros((len(images), 1, 8, 8), np.uint8)
+        padded[:, 0, 1:6, 1:6] = images
+        assert (split.name, len(split), split.images.dtype) == (name, len(images), np.uint8)
+        np.testing.assert_array_equal(split.images, padded)
+        np.testing.assert_array_equal(split.labels, labels)
+        assert split.labels.dtype == np.int64
+        ids = [len(images) - 1, 0]
+        np.testing.assert_array_equal(split[ids], padded[ids])
+        np.testing.assert_array_equal(np.load(splits / f"{name}.npy"), padded)  # a plain .npy file, header and all
+
+
+def test_batches_are_copies_and_the_files_stay_as_they_are(splits):
+    split = open_split(splits, "test")
+    batch = split[:2]
+    batch[:] = 0
+    to_float(split[np.array([1, 2])])  # writable, else torch warns
+    assert split.verify().images[:2].any()
+
+
+def test_hashes_are_those_of_the_content(splits):
+    about = json.loads((splits / "splits.json").read_text())
+    assert about["source"] == "tiny"
+    assert about["shape"] == [1, 8, 8]
+    assert {name: part["images"] for name, part in about["splits"].items()} == {"train": 16, "validation": 4, "test": 6}
+    for name, part in about["splits"].items():
+        content = np.load(splits / f"{name}.npy").tobytes() + np.load(splits / f"{name}-labels.npy").tobytes()
+        assert part["sha256"] == hashlib.sha256(content).hexdigest() == open_split(splits, name).sha256
+
+
+def test_splits_are_the_same_bytes_each_time(tmp_path, idx, splits):
+    write_splits(tmp_path / "again", idx_parts(idx[0], 8, 1, 4), "tiny")
+    for path in splits.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+    assert len(list(splits.iterdir())) == 7
+
+
+def images_of(*values, shape=(1, 4, 4), dtype=np.uint8):
+    return [(np.full(shape, value, dtype), 0) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ({"train": images_of(1, 2), "test": images_of(3, 2)}, "test image 1 has the pixels of an image of split train"),
+        ({"train": images_of(1), "test": images_of()}, "no image is left for split test"),
+        ({"train": images_of(1), "test": images_of(2, shape=(1, 4, 5))}, "test image 0 is uint8"),
+        ({"train": images_of(1, dtype=np.float32)}, "train image 0 is float32"),
+    ],
+)
+def test_write_splits_refuses(tmp_path, splits, parts, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        write_splits(splits, parts, "bad")
+    with pytest.raises(ValueError, match="no complete splits"):  # what was there before does not pass for the new
+        open_split(splits, "train")
+
+
+def test_equal_images_inside_one_split_are_no_leak(tmp_path):
+    write_splits(tmp_path, {"train": images_of(1, 1), "validation": images_of(2), "test": images_of(3)}, "twins")
+    assert len(open_split(tmp_path, "train")) == 2
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+DAMAGE = {
+    "no file": (lambda folder: (folder / "test.npy").unlink(), r"test\.npy: missing"),
+    "no labels": (lambda folder: (folder / "test-labels.npy").unlink(), r"test-labels\.npy: missing"),
+    "no description": (lambda folder: (folder / "splits.json").unlink(), r"splits\.json is missing"),
+    "description cut off": (lambda folder: cut(folder / "splits.json"), "does not describe split test"),
+    "description of others": (
+        lambda folder: (folder / "splits.json").write_text('{"splits": {}}'),
+        "does not describe",
+    ),
+    "images cut off": (lambda folder: cut(folder / "test.npy"), r"test\.npy: cut off"),
+    "labels cut off": (lambda folder: cut(folder / "test-labels.npy"), r"test-labels\.npy: cut off"),
+    "empty": (lambda folder: (folder / "test.npy").write_bytes(b""), r"test\.npy: cut off"),
+    "floats": (lambda folder: np.save(folder / "test.npy", np.zeros((6, 1, 8, 8))), "holds float64"),
+    "too few": (lambda folder: np.save(folder / "test.npy", np.zeros((5, 1, 8, 8), np.uint8)), r"\(5, 1, 8, 8\), not"),
+    "pickle": (
+        lambda folder: np.save(folder / "test.npy", np.array([{}]), allow_pickle=True),
+        r"test\.npy: cut off or",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_one_sentence_with_a_remedy(splits, damage):
+    spoil, sentence = DAMAGE[damage]
+    spoil(splits)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        open_split(splits, "test")
+    assert str(caught.value).endswith("run the study's stage download again.")
+    assert "\n" not in str(caught.value)
+
+
+def test_verify_notices_one_changed_pixel(splits):
+    images = np.load(splits / "test.npy")
+    images[3, 0, 4, 4] ^= 1
+    np.save(splits / "test.npy", images)
+    with pytest.raises(ValueError, match="Split test: its content is not"):
+        open_split(splits, "test").verify()
+
+
+def test_unknown_split_is_named(splits):
+    with pytest.raises(ValueError, match="'valid': there is none of this name; take one of train, validation, test"):
+        open_split(splits, "valid")
+
+
+# ----------------------------------------------------------------------------------------------- folders of own images
+
+
+def test_only_images_count(pictures):
+    assert image_names(pictures) == sorted([f"{k}.png" if k % 3 == 0 else f"deep/er/{k}.png" for k in range(12)])
+
+
+def test_a_folder_is_split_by_seed_and_names(tmp_path, pictures):
+    data = settings(images=pictures, channels=3)
+    frame = prepare(data, 0, tmp_path / "raw", tmp_path / "a", progress=False)
+    assert frame.to_dict("list") == {
+        "split": list(SPLITS),
+        "images": [7, 3, 2],
+        "shape": ["3 x 8 x 8"] * 3,
+        "sha256": [open_split(tmp_path / "a", name).sha256 for name in SPLITS],
+    }
+    elsewhere = shutil.copytree(pictures, tmp_path / "elsewhere" / "copy")
+    again = prepare(settings(images=elsewhere, channels=3), 0, tmp_path / "raw2", tmp_path / "b", progress=False)
+    assert again.equals(frame)
+    other = prepare(data, 1, tmp_path / "raw3", tmp_path / "c", progress=False)
+    assert not set(other["sha256"]) & set(frame["sha256"])
+    # files.csv says which file became which image, and every file is in exactly one split
+    with open(tmp_path / "raw" / "files.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["file"] for row in rows) == image_names(pictures)
+    for row in rows:
+        image = open_split(tmp_path / "a", row["split"])[int(row["image"])]
+        np.testing.assert_array_equal(image, read_image(pictures / row["file"], 8, 3))
+        assert row["copy_of"] == ""
+    assert set(open_split(tmp_path / "a", "train").labels) == {-1}
+
+
+def test_the_order_is_the_documented_one(pictures):
+    keys = sorted((hashlib.sha256(f"7/{name}".encode()).digest(), name) for name in image_names(pictures))
+    parts = image_folder(settings(images=pictures), 7, pictures.parent / "raw", progress=False)
+    for name, images in parts.items():
+        for image, label in images:
+            np.testing.assert_array_equal(image, read_image(pictures / keys.pop(0)[1], 8, 1), err_msg=name)
+            assert label == -1
+    assert not keys
+
+
+def test_copies_of_an_image_count_once(tmp_path, pictures, capfd):
+    names = image_names(pictures)
+    for name in names:
+        with Image.open(pictures / name) as image:
+            image.save(pictures / f"{Path(name).stem}-copy.bmp")  # other bytes, the same pixels
+    frame = prepare(settings(images=pictures), 0, tmp_path / "raw", tmp_path / "splits", progress=False)
+    assert list(frame["images"]) == [7, 3, 2]
+    pixels = [image.tobytes() for name in SPLITS for image in open_split(tmp_path / "splits", name).images]
+    assert len(set(pixels)) == len(pixels) == len(names)
+    assert "12 exact copies" in capfd.readouterr().err
+    with open(tmp_path / "raw" / "files.csv", encoding="utf-8") as file:
+        copies = [row for row in csv.DictReader(file) if row["copy_of"]]
+    assert len(copies) == 12
+    assert all(Path(row["file"]).stem.split("-")[0] == Path(row["copy_of"]).stem.split("-")[0] for row in copies)
+
+
+def test_copies_only_leave_nothing_to_train_on(tmp_path):
+    for k in range(9):
+        Image.new("L", (8, 8), min(k, 4)).save(tmp_path / f"{k}.png")
+    with pytest.raises(ValueError, match="no image is left for split train"):
+        prepare(settings(images=tmp_path), 0, tmp_path / "raw", tmp_path / "splits", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"images": "nowhere"}, r"data\.images: nowhere is not a folder"),
+        ({"test": 9}, r"data\.images: .* holds 12 images, too few for 9 test and 3 validation"),
+        ({"test": 0}, r"data\.test: 0"),
+        ({"validation": 0}, r"data\.validation: 0"),
+        ({"channels": 2}, r"data\.channels: 2"),
+        ({"name": "mnist", "images": None}, r"data\.name: 'mnist' is not known; take fashion-mnist"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path, pictures, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        prepare(settings(**{"images": pictures, **changes}), 0, tmp_path / "raw", tmp_path / "splits", progress=False)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken", "truncated"])
+def test_an_unreadable_image_is_named(tmp_path, pictures, content):
+    path = pictures / "deep" / "bad.png"
+    path.write_bytes((pictures / "0.png").read_bytes()[:150] if content == "truncated" else content)
+    with pytest.raises(ValueError, match=r"data\.images: .*deep/bad\.png cannot be read .* repair or remove it\.$"):
+        prepare(settings(images=pictures), 0, tmp_path / "raw", tmp_path / "splits", progress=False)
+
+
+# -------------------------------------------------------------------------------------------------- one image at a time
+
+HALVES = np.repeat([[0, 255]], 6, axis=0).repeat(6, axis=1)  # (6, 12): left half black, right half white
+
+
+def save(path, array, mode=None):
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "LA"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_gives_the_same_picture(tmp_path, mode, channels):
+    path = save(tmp_path / "image.png", HALVES.astype(np.uint8), mode)
+    image = read_image(path, 6, channels)
+    assert (image.shape, image.dtype, image.flags["C_CONTIGUOUS"]) == ((channels, 6, 6), np.uint8, True)
+    np.testing.assert_array_equal(image, np.broadcast_to(HALVES[:, 3:9], (channels, 6, 6)))
+
+
+def test_cmyk(tmp_path):
+    path = tmp_path / "image.jpg"
+    Image.new("CMYK", (8, 8), (0, 0, 0, 0)).save(path)  # no ink: white
+    assert read_image(path, 4, 1).min() == read_image(path, 4, 3).min() == 255
+
+
+def test_colour_keeps_its_channels_and_grey_is_their_luma(tmp_path):
+    path = save(tmp_path / "image.png", np.full((4, 4, 3), (200, 100, 50), np.uint8))
+    np.testing.assert_array_equal(read_image(path, 4, 3)[:, 0, 0], [200, 100, 50])
+    assert abs(int(read_image(path, 4, 1)[0, 0, 0]) - (0.299 * 200 + 0.587 * 100 + 0.114 * 50)) <= 1
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    values = np.array([[0, 257, 25700, 65535], [128, 129, 32768, 65406], [1, 2, 3, 4], [9, 9, 9, 9]], np.uint16)
+    image = read_image(save(tmp_path / "image.png", values), 4, 1)
+    np.testing.assert_array_equal(image[0], np.round(values / 257).astype(np.uint8))
+    assert read_image(tmp_path / "image.png", 4, 3)[2, 0, 3] == 255
+
+
+@pytest.mark.parametrize("array", [np.full((4, 4), 0.5, np.float32), np.full((4, 4), 70000, np.int32)])
+def test_pixels_of_unknown_range_are_refused(tmp_path, array):
+    path = tmp_path / "image.tif"
+    Image.fromarray(array).save(path)
+    with pytest.raises(ValueError, match=r"image\.tif cannot be read"):
+        read_image(path, 4, 1)
+
+
+def test_transparent_parts_become_black(tmp_path):
+    pixels = np.full((4, 4, 4), 200, np.uint8)
+    pixels[..., 3] = [0, 255, 255, 0]
+    np.testing.assert_array_equal(
+        read_image(save(tmp_path / "rgba.png", pixels), 4, 3)[0], np.broadcast_to([0, 200, 200, 0], (4, 4))
+    )
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 250, 250, 250])
+    palette.save(tmp_path / "palette.png", transparency=1)
+    assert read_image(tmp_path / "palette.png", 4, 3).max() == 0
+
+
+def test_photographs_are_turned_upright(tmp_path):
+    upright = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # as the camera was held: turn by 90 degrees clockwise to show
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "image.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png", 4, 1)[0], upright)
+
+
+def test_the_centre_is_cropped_and_the_resize_is_antialiased(tmp_path):
+    wide = np.zeros((64, 128), np.uint8)
+    wide[:, 32:96] = (np.indices((64, 64)).sum(0) % 2) * 255  # a fine checkerboard between black margins
+    image = read_image(save(tmp_path / "image.png", wide), 8, 1)
+    error = np.abs(image[0].astype(int) - 127)
+    assert error[:, 2:-2].max() <= 1  # aliasing would leave black or white
+    assert error.max() <= 10  # a wrong crop would leave black columns; at the cut the filter looks a little outside
+    assert read_image(save(tmp_path / "tiny.png", np.full((2, 3), 77, np.uint8)), 8, 3).shape == (3, 8, 8)
+    assert read_image(tmp_path / "tiny.png", 8, 3).max() == 77
+
+
+# -------------------------------------------------------------------------------------------------------- Fashion-MNIST
+
+
+def test_fashion_mnist_from_a_source_to_splits(tmp_path, monkeypatch, idx):
+    folder, _ = idx
+    monkeypatch.setattr(datasets, "SOURCES", {"copy": installed_copy(folder)})
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    assert set(digests) == set(datasets.FASHION_MNIST)
+    with pytest.raises(OSError, match="wrong SHA-256"):  # these are not Fashion-MNIST
+        fetch_fashion_mnist(tmp_path / "raw")
+    monkeypatch.setattr(datasets, "FASHION_MNIST", digests)
+    data = settings(name="fashion-mnist", validation=4)
+    frame = prepare(data, 0, tmp_path / "raw", tmp_path / "splits", progress=False)
+    assert list(frame["images"]) == [16, 4, 6]
+    assert set(frame["shape"]) == {"1 x 8 x 8"}
+    assert prepare(data, 1, tmp_path / "raw", tmp_path / "splits", progress=False).equals(frame)  # no seed in it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((8, 3, 4), r"data\.channels: 3"),
+        ((4, 1, 4), r"data\.image_size: 4 is smaller"),
+        ((8, 1, 20), r"data\.validation: 20; give a count from 1 to 19"),
+        ((8, 1, 0), r"data\.validation: 0"),
+    ],
+)
+def test_idx_settings_are_named(idx, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        idx_parts(idx[0], *arguments)
+
+
+def test_labels_for_other_images_are_noticed(idx):
+    write_idx(idx[0] / "t10k-labels-idx1-ubyte", np.zeros(5))
+    with pytest.raises(ValueError, match="6 t10k images but 5 labels"):
+        idx_parts(idx[0], 8, 1, 4)
+
+
+def test_the_published_splits(tmp_path):
+    """The splits of the default study, on every machine; needs the raw files, which `make study` leaves."""
+    raw = Path(__file__).parents[1] / "data" / "raw" / "fashion-mnist"
+    if not raw.is_dir():
+        pytest.skip("data/raw/fashion-mnist is not there; run `make study` first")
+    write_splits(tmp_path, idx_parts(raw, 32, 1, 5000), "fashion-mnist")
+    assert {name: open_split(tmp_path, name).sha256[:16] for name in SPLITS} == {
+        "train": "ac646122a550ad93",
+        "validation": "4e91f682927cb26b",
+        "test": "f24cf301b160abd4",
+    }
