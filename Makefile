@@ -3,6 +3,7 @@
 #   STUDY=name       another study of studies/ (default: fashion-mnist, the one at the root)
 #   PYTHON=command   the Python that makes .venv (default: python3)
 #   CONSTRAINTS=     install what fits pyproject.toml instead of the exact versions of constraints.txt
+#   OPTIONS=...      more options for pytest (test) or Jupyter (lab, explore), as in make lab OPTIONS=--no-browser
 
 STUDY ?= fashion-mnist
 PYTHON ?= python3
@@ -17,13 +18,15 @@ export PATH := $(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 export DVC_NO_ANALYTICS := 1
 
+STRIP := --keep-id --extra-keys "metadata.kernelspec metadata.language_info.version cell.metadata.papermill"
+
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
 .PHONY: help study test lab explore figures prior tune lint study-exists
 
 help:
-	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=]'
+	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
 	@awk -F ': .*## ' '/^[a-z]+:.* ## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
 
 study: $(INSTALLED) study-exists ## run the study: every stage whose inputs changed, then the report
@@ -43,18 +46,18 @@ tune: $(INSTALLED) study-exists ## tune the solvers' step sizes anew on validati
 	@$(dvc) --force --single-item tune
 
 test: $(INSTALLED) ## run the tests
-	@'$(BIN)/python' -m pytest -q
+	@'$(BIN)/python' -m pytest -q $(OPTIONS)
 
 lint: $(INSTALLED) ## check style, format and that notebooks hold no outputs
 	@'$(BIN)/ruff' check --quiet .
 	@'$(BIN)/ruff' format --quiet --check .
-	@'$(BIN)/nbstripout' --verify --keep-id notebooks/*.ipynb
+	@'$(BIN)/nbstripout' --verify $(STRIP) notebooks/*.ipynb
 
 lab: $(INSTALLED) ## open JupyterLab on the notebooks
-	@'$(BIN)/jupyter' lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/notebooks
+	@'$(BIN)/jupyter' lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/notebooks $(OPTIONS)
 
 explore: $(INSTALLED) ## open the notebook that explores severity on single images
-	@'$(BIN)/jupyter' lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/notebooks/explore_severity.ipynb
+	@'$(BIN)/jupyter' lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/notebooks/explore_severity.ipynb $(OPTIONS)
 
 study-exists:
 	@test -f '$(FOLDER)/dvc.yaml' || { echo 'STUDY=$(STUDY): there is no $(FOLDER)/dvc.yaml; choose fashion-mnist or a folder of studies/.' >&2; exit 1; }

@@ -124,6 +124,11 @@ def test_hooks_run_the_pinned_versions():
         assert set(hook["additional_dependencies"]) <= set(pins), hook["id"]
 
 
+def test_make_lint_strips_as_the_hook_does():
+    options = hooks()["nbstripout"]["entry"].removeprefix("nbstripout ")
+    assert f"STRIP := {options}\n" in (ROOT / "Makefile").read_text()
+
+
 def test_output_stripper_drops_outputs_and_keeps_the_parameters_tag(tmp_path):
     path = tmp_path / "notebook.ipynb"
     path.write_text(json.dumps(NOTEBOOK))
