@@ -8,11 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashdiff.batch import Stream, normal, rows, uniform
-
-
-def to_float(images: np.ndarray) -> Tensor:
-    """uint8 images (B, C, H, W) in 0..255 -> float32 in [-1, 1]."""
-    return torch.from_numpy(images).float().div_(127.5).sub_(1)
+from flashdiff.datasets import to_float
 
 
 def build_autoencoder(image_channels: int, pixel_unshuffle: int, channels: list[int], latent_channels: int, layers: int) -> nn.Module:

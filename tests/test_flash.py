@@ -1,0 +1,112 @@
+"""The adaptive start: SNR inversion by brute force, variances of the start latents, and the methods end to end."""
+
+import numpy as np
+import pytest
+import torch
+
+from flashdiff.degradations import GaussianBlur, measure
+from flashdiff.flash import ConsistentStart, FixedStart, Flash, FullLength, PublishedStart, match_snr
+from flashdiff.severity import Severity
+from flashdiff.solvers import LDPS
+
+
+def test_match_snr_brute_force(tiny_prior):
+    abar = tiny_prior.abar[:-1].tolist()
+    for variance in (1e-4, 0.01, 0.05, 0.3, 2.0, 50.0):
+        gaps = [abs(a / (1 - a) - 1 / variance) for a in abar]
+        assert int(match_snr(tiny_prior, torch.tensor([variance]))) == gaps.index(min(gaps))
+
+
+def test_match_snr_inverts_the_schedule(tiny_prior):
+    i = torch.arange(tiny_prior.n_steps)
+    abar = tiny_prior.abar[:-1]
+    assert torch.equal(match_snr(tiny_prior, (1 - abar) / abar), i)
+
+
+def severity(n=4000, variance=0.2, seed=0):
+    """z_hat = z0 + e with z0, e independent normal: what the model of the error assumes."""
+    g = torch.Generator().manual_seed(seed)
+    z0 = torch.randn(n, 1, 4, 4, generator=g, dtype=torch.float64)
+    e = variance**0.5 * torch.randn(z0.shape, generator=g, dtype=torch.float64)
+    return z0, Severity(z0 + e, torch.full((n,), variance, dtype=torch.float64)), torch.randn(z0.shape, generator=g, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("k", [1.0, 1.5, 2.0])
+def test_consistent_start_has_the_noise_the_denoiser_expects(fine_prior, k):
+    z0, seen, noise = severity()
+    i, z = ConsistentStart(k)(fine_prior, seen, noise)
+    abar = fine_prior.signal(i)[:, None, None, None]
+    error = (z - abar.sqrt() * z0) / (1 - abar).sqrt()
+    assert float(error.std()) == pytest.approx(1, abs=0.02)  # 64 000 entries: standard error 0.003, grid error below 0.01
+    assert float((error * z0).mean()) == pytest.approx(0, abs=0.02)
+
+
+def test_published_start_is_the_papers_formula(fine_prior):
+    z0, seen, noise = severity(n=2)
+    i, z = PublishedStart(correction=1.2)(fine_prior, seen, noise)
+    torch.testing.assert_close(z, (1 - 0.24) ** 0.5 * seen.z_hat + 0.24**0.5 * noise)
+    assert torch.equal(i, match_snr(fine_prior, seen.variance))
+
+
+def test_published_start_has_twice_the_expected_noise_for_small_severity(fine_prior):
+    z0, seen, noise = severity(variance=0.02)
+    i, z = PublishedStart()(fine_prior, seen, noise)
+    error = z - (1 - 0.02) ** 0.5 * z0
+    assert float(error.var() / (1 - fine_prior.signal(i)).mean()) == pytest.approx(2, rel=0.05)
+
+
+def test_full_correction_is_capped_at_pure_noise(fine_prior):
+    _, seen, noise = severity(n=2, variance=3.0)
+    torch.testing.assert_close(PublishedStart(1.2)(fine_prior, seen, noise)[1], noise)
+
+
+@pytest.fixture
+def measurement():
+    x = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (5, 1, 16, 16)))
+    return measure(x, GaussianBlur(0.3, 2.0, 7), torch.linspace(0, 1, 5), 0.1, ids=np.array([4, 9, 0, 2, 7]))
+
+
+@pytest.mark.parametrize("start", [PublishedStart(1.2), ConsistentStart(1.0), FixedStart(6)], ids=lambda s: type(s).__name__)
+def test_flash_alone_equals_flash_in_batch(tiny_prior, tiny_encoder, measurement, start):
+    """Batch mates, batch size and order of the images must not change an image.
+
+    Starts from 1 to 9 and a small step: on random weights, long walks amplify rounding until it shows.
+    """
+    abar = tiny_prior.abar[torch.tensor([1, 3, 5, 7, 9])]
+    severity = Severity(tiny_encoder.infer(measurement.y).z_hat, (1 - abar) / abar)
+    methods = [Flash(tiny_prior, tiny_encoder, LDPS(0.1), start, batch_size=b, progress=False) for b in (1, 2, 64)]
+    results = [method(measurement, severity) for method in methods]
+    order = np.array([3, 0, 4, 1, 2])
+    shuffled = methods[1](measurement.select(order), Severity(severity.z_hat[order], severity.variance[order]))
+    for result in results[1:]:
+        torch.testing.assert_close(result.images, results[0].images, rtol=0, atol=1e-10)
+        assert torch.equal(result.nfe, results[0].nfe)
+    torch.testing.assert_close(shuffled.images, results[0].images[order], rtol=0, atol=1e-10)
+
+
+def test_costs_are_counted(tiny_prior, tiny_encoder, measurement):
+    flash = Flash(tiny_prior, tiny_encoder, LDPS(), batch_size=2, progress=False)(measurement)
+    assert torch.equal(flash.nfe, flash.start + 1) and torch.equal(flash.decodes, flash.nfe + 1)
+    assert flash.engine.evaluations == int(flash.nfe.sum())
+    full = FullLength(tiny_prior, LDPS(), progress=False)(measurement)
+    assert full.nfe.tolist() == [tiny_prior.n_steps] * 5 and bool(full.sigma_hat.isnan().all())
+    assert full.engine.calls == tiny_prior.n_steps
+
+
+def test_no_diffusion_is_the_decoded_estimate(tiny_prior, tiny_encoder, measurement):
+    result = Flash(tiny_prior, tiny_encoder, LDPS(), FixedStart(-1), progress=False)(measurement)
+    z_hat = tiny_encoder.infer(measurement.y).z_hat
+    torch.testing.assert_close(result.images, tiny_prior.decode(z_hat).clamp(-1, 1))
+    assert result.nfe.tolist() == [0] * 5 and result.decodes.tolist() == [1] * 5
+
+
+def test_seed_zero_is_a_seed(tiny_prior, tiny_encoder, measurement):
+    runs = [Flash(tiny_prior, tiny_encoder, LDPS(), seed=s, progress=False)(measurement).images for s in (0, 0, 1)]
+    assert torch.equal(runs[0], runs[1]) and not torch.allclose(runs[0], runs[2])
+
+
+def test_public_names_are_importable():
+    import flashdiff
+
+    for name in flashdiff.__all__:
+        assert getattr(flashdiff, name).__name__ == name

@@ -1,0 +1,106 @@
+"""The severity encoder: architecture, the loss by hand, brute-force ordering accuracy."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from flashdiff.degradations import GaussianBlur
+from flashdiff.severity import (
+    Severity,
+    SeverityEncoder,
+    latent_error_variance,
+    ordering_accuracy,
+    severity_at_levels,
+    severity_loss_terms,
+    training_loss,
+)
+
+
+def test_starts_as_the_priors_encoder(tiny_prior):
+    encoder = SeverityEncoder.from_prior(tiny_prior)
+    x = torch.rand(2, 1, 16, 16, dtype=torch.float64) * 2 - 1
+    torch.testing.assert_close(encoder.double()(x).z_hat, tiny_prior.encode(x), rtol=1e-6, atol=1e-6)
+
+
+def test_variance_is_the_mean_square_of_std_conv(tiny_prior, tiny_encoder):
+    y = torch.rand(3, 1, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        features = tiny_encoder.encoder(torch.nn.functional.pixel_unshuffle(y, 2))
+        out = torch.einsum("oc,bchw->bohw", tiny_encoder.std_conv.weight[:, :, 0, 0], features)
+        out = (out + tiny_encoder.std_conv.bias[:, None, None]) * tiny_prior.scaling_factor
+    torch.testing.assert_close(tiny_encoder.infer(y).variance, torch.stack([(o**2).mean() for o in out]))
+
+
+def test_infer_does_not_depend_on_batch_size(tiny_encoder):
+    y = torch.rand(5, 1, 16, 16, dtype=torch.float64)
+    together, alone = tiny_encoder.infer(y, batch_size=5), tiny_encoder.infer(y, batch_size=1)
+    torch.testing.assert_close(together.z_hat, alone.z_hat, rtol=0, atol=1e-12)
+    torch.testing.assert_close(together.variance, alone.variance, rtol=0, atol=1e-12)
+
+
+def test_loss_terms_by_hand():
+    z_hat, z0, x0 = (torch.from_numpy(np.random.default_rng(k).normal(size=(3, 2, 4, 4))) for k in range(3))
+    variance = torch.tensor([0.1, 2.0, 0.7], dtype=torch.float64)
+    latent, severity, image = severity_loss_terms(Severity(z_hat, variance), z0, x0, lambda z: 2 * z)
+    for k in range(3):
+        e = (z_hat[k] - z0[k]).numpy().ravel()
+        assert latent[k] == pytest.approx((e**2).sum() / 32)
+        assert severity[k] == pytest.approx((float(variance[k]) - np.var(e, ddof=1)) ** 2)
+        assert image[k] == pytest.approx(((2 * z_hat[k] - x0[k]).numpy() ** 2).mean())
+
+
+def test_sbar_of_a_known_error():
+    z0 = torch.zeros(1, 4, 4, 4)
+    e = torch.tensor([1.0, -1.0]).repeat(32).reshape(1, 4, 4, 4) + 5.0  # the mean does not count, the divisor is d - 1
+    assert float(latent_error_variance(e, z0)) == pytest.approx(64 / 63)
+
+
+def test_training_loss_gives_every_image_its_own_draw(tiny_prior, tiny_encoder):
+    """The loss of two images is the mean of their single losses: no draw depends on the batch, no term mixes it."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 16, 16), dtype=np.uint8)
+    loss = training_loss(tiny_prior.float(), GaussianBlur(0.3, 2.0, 7), 0.1, images, seed=5)
+    encoder = tiny_encoder.float()
+    pair = loss(encoder, np.array([3, 1]), 7)[0]
+    single = [loss(encoder, np.array([k]), 7)[0] for k in (3, 1)]
+    torch.testing.assert_close(pair, torch.stack(single).mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_loss_weights(tiny_prior, tiny_encoder):
+    images = np.random.default_rng(0).integers(0, 256, (2, 1, 16, 16), dtype=np.uint8)
+    loss = training_loss(tiny_prior.float(), GaussianBlur(), 0.1, images, lambda_sigma=2.0, lambda_image=3.0)
+    total, terms = loss(tiny_encoder.float(), np.array([0, 1]), 0)
+    torch.testing.assert_close(total, terms["latent"] + 2 * terms["severity"] + 3 * terms["image"])
+
+
+def test_ordering_accuracy_brute_force():
+    sigma = torch.from_numpy(np.random.default_rng(0).integers(0, 6, (20, 10)).astype(float))  # ties on purpose
+    for row, accuracy in zip(sigma.numpy(), ordering_accuracy(sigma), strict=True):
+        pairs = [row[i] <= row[j] for i, j in itertools.combinations(range(10), 2)]
+        assert float(accuracy) == pytest.approx(sum(pairs) / 45)
+    assert float(ordering_accuracy(torch.arange(10.0)[None])) == 1.0
+    assert float(ordering_accuracy(-torch.arange(10.0)[None])) == 0.0
+
+
+def test_severity_at_levels_shape_and_levels(tiny_encoder):
+    x = torch.rand(2, 1, 16, 16, dtype=torch.float64)
+    levels = torch.linspace(0, 1, 4)
+    sigma = severity_at_levels(tiny_encoder, x, GaussianBlur(0.3, 2.0, 7), 0.0, levels)
+    assert sigma.shape == (2, 4)
+    expected = tiny_encoder.infer(GaussianBlur(0.3, 2.0, 7).A(x, torch.ones(2))).sigma_hat
+    torch.testing.assert_close(sigma[:, 3], expected)
+
+
+def test_disk_round_trip(tiny_encoder, tmp_path):
+    tiny_encoder.save_pretrained(tmp_path)
+    again = SeverityEncoder.from_pretrained(tmp_path, torch_dtype=torch.float64)
+    y = torch.rand(2, 1, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(again.infer(y).variance, tiny_encoder.infer(y).variance)
+
+
+def test_bad_measurements_are_refused(tiny_encoder):
+    with pytest.raises(ValueError, match="y: shape"):
+        tiny_encoder.infer(torch.zeros(2, 3, 16, 16))
+    with pytest.raises(ValueError, match="NaN"):
+        tiny_encoder.infer(torch.full((1, 1, 16, 16), torch.nan))
