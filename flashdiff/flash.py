@@ -71,17 +71,19 @@ class ConsistentStart:
 
 @dataclass(frozen=True)
 class FixedStart:
-    """The same index for every image, severity ignored: z = sqrt(abar_i) z_hat + sqrt(1 - abar_i) eps.
+    """The same index for every image, severity ignored: z = sqrt(abar_i) z_hat + sqrt(fresh (1 - abar_i)) eps.
 
-    index in -1..N-1; -1 is z_hat itself, no diffusion at all.
+    index in -1..N-1; -1 is z_hat itself, no diffusion at all. fresh in [0, 1] is the share of the expected noise that is
+    drawn anew: 1 hides z_hat's error in it, 0 lets the error itself pass for the noise.
     """
 
     index: int
+    fresh: float = 1.0
 
     def __call__(self, prior, severity, noise):
         i = torch.full((len(noise),), self.index, dtype=torch.int64, device=noise.device)
         signal = rows(prior.signal(i), noise).to(noise.dtype)
-        return i, signal.sqrt() * severity.z_hat + (1 - signal).sqrt() * noise
+        return i, signal.sqrt() * severity.z_hat + (self.fresh * (1 - signal)).sqrt() * noise
 
 
 @dataclass

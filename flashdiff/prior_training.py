@@ -1,14 +1,18 @@
 """How the embedded prior is trained: the losses of its autoencoder and of its denoiser, for :mod:`flashdiff.training`."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashdiff.batch import Stream, normal, rows, uniform
 from flashdiff.datasets import to_float
+from flashdiff.prior import Prior
+from flashdiff.training import Recipe, device, train
 
 
 def build_autoencoder(image_channels: int, pixel_unshuffle: int, channels: list[int], latent_channels: int, layers: int) -> nn.Module:
@@ -105,3 +109,88 @@ def psnr_of_autoencoder(autoencoder: nn.Module, images: np.ndarray, pixel_unshuf
         x = F.pixel_unshuffle(to_float(images).to(device), pixel_unshuffle)
         error = autoencoder.decode(autoencoder.encode(x).latent_dist.mode()).sample.clamp(-1, 1) - x
         return float((10 * (4 / error.square().flatten(1).mean(1)).log10()).mean())
+
+
+def train_autoencoder(
+    images: np.ndarray, validation: np.ndarray, pixel_unshuffle: int, parameters: Mapping, checkpoint: str | os.PathLike
+) -> tuple[nn.Module, pd.DataFrame]:
+    """Train the autoencoder on uint8 images (n, C, H, W); returns it, scaled to unit latents, and its learning curve.
+
+    ``parameters`` is the study's ``prior.autoencoder``. The curve holds the PSNR of 1000 validation images in dB.
+    """
+    architecture = {name: parameters[name] for name in ("channels", "latent_channels", "layers")}
+    torch.manual_seed(parameters["seed"])
+    model = build_autoencoder(images.shape[1], pixel_unshuffle, **architecture).to(device(), memory_format=torch.channels_last)
+    curve = train(
+        model,
+        autoencoder_loss(images, pixel_unshuffle, parameters["l1"], parameters["kl"], parameters["seed"]),
+        len(images),
+        _recipe(parameters),
+        checkpoint,
+        evaluate=lambda m: {"validation_psnr": psnr_of_autoencoder(m, validation[:1000], pixel_unshuffle)},
+        evaluate_every=500,
+        title="autoencoder",
+    )
+    # The diffusion expects latents of about unit variance; one factor for all channels, as published models have it.
+    scale = 1 / float(encode_all(model, images, pixel_unshuffle).std())
+    model.register_to_config(scaling_factor=scale)
+    return model, curve
+
+
+def train_denoiser(
+    autoencoder: nn.Module,
+    images: np.ndarray,
+    validation: np.ndarray,
+    pixel_unshuffle: int,
+    abar: Tensor,
+    parameters: Mapping,
+    checkpoint: str | os.PathLike,
+) -> tuple[nn.Module, pd.DataFrame]:
+    """Train the denoiser on the autoencoder's scaled latents; returns it and its learning curve.
+
+    ``parameters`` is the study's ``prior.denoiser``; abar (N,) the diffusion's alphas_cumprod. The curve holds the loss
+    on up to 2000 validation images, always with the same noise and timesteps.
+    """
+    scale = autoencoder.config.scaling_factor
+    latents = encode_all(autoencoder, images, pixel_unshuffle) * scale
+    held_out = encode_all(autoencoder, validation[:2000], pixel_unshuffle) * scale
+    held_out_loss = denoiser_loss(held_out, abar, seed=parameters["seed"] + 1)
+    parts = np.array_split(np.arange(held_out.shape[1]), -(-held_out.shape[1] // 500))
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        losses = [float(held_out_loss(model, ids, 0)[0]) * len(ids) for ids in parts]
+        return {"validation_loss": sum(losses) / held_out.shape[1]}
+
+    torch.manual_seed(parameters["seed"])
+    shape = latents.shape[2:]
+    model = build_denoiser(shape[0], shape[1], parameters["channels"], parameters["layers"], parameters["head"]).to(device())
+    curve = train(
+        model,
+        denoiser_loss(latents, abar, parameters["seed"]),
+        len(images),
+        _recipe(parameters),
+        checkpoint,
+        evaluate=evaluate,
+        evaluate_every=500,
+        title="denoiser",
+    )
+    return model, curve
+
+
+def _recipe(parameters: Mapping) -> Recipe:
+    """The fields of Recipe that the study sets; the others keep the defaults that this module's models were made with."""
+    return Recipe(**{name: value for name, value in parameters.items() if name in Recipe.__dataclass_fields__})
+
+
+@torch.no_grad()
+def draw_samples(prior: Prior, image_shape: tuple[int, int, int], n: int, n_steps: int, seed: int = 0) -> Tensor:
+    """n unconditional samples (n, C, H, W) in [-1, 1] by ancestral steps over n_steps evenly spaced indices."""
+    ids = np.arange(n)
+    like = torch.empty(0, device=prior.abar.device)
+    z = normal(prior.latent_shape(image_shape), ids, seed=seed, step=0, stream=Stream.START, like=like)
+    indices = np.unique(np.linspace(0, prior.n_steps - 1, min(n_steps, prior.n_steps)).round().astype(int))[::-1]
+    for i, i_prev in zip(indices, [*indices[1:], -1], strict=True):
+        at, to = torch.full((n,), int(i)), torch.full((n,), int(i_prev))
+        noise = normal(z.shape[1:], ids, seed=seed, step=int(i), stream=Stream.REVERSE_STEP, like=z)
+        z = prior.reverse(z, prior.predict_z0(z, at), at, to, noise)
+    return prior.decode(z).clamp(-1, 1)

@@ -53,6 +53,13 @@ def batch_ids(n: int, recipe: Recipe, step: int) -> np.ndarray:
     return ids
 
 
+def device() -> torch.device:
+    """The device this process trains and infers on: its GPU when there is one, else the CPU."""
+    from accelerate import PartialState
+
+    return PartialState().device
+
+
 def resolve_precision(name: str) -> str:
     """"auto" becomes bf16 on a GPU that computes in it, else "no"; other names pass through."""
     if name != "auto":

@@ -1,0 +1,259 @@
+"""The schema of a study: every parameter with its unit and its range, checked before any work starts.
+
+Nothing heavy is imported here: a wrong parameter is one sentence in a second.
+"""
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+Precision = Literal["auto", "no", "bf16"]
+
+
+class StudyError(ValueError):
+    """A study file that cannot be used; the message is one sentence per problem: field, value, remedy."""
+
+
+class Section(BaseModel):
+    """A part of the study file: unknown names are refused, values are never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="data set, and the folder below data/raw")
+    images: str | None = Field(description="folder of the user's own images; null for the data set of that name")
+    image_size: int = Field(ge=8, description="height and width in pixels")
+    channels: Literal[1, 3]
+    validation: Count = Field(description="images held out from training for every choice that is made")
+    test: Count = Field(description="test images; only for a folder of images, data sets bring their own")
+
+
+class Autoencoder(Section):
+    channels: list[Count] = Field(min_length=1, description="feature maps per resolution; each after the first halves it")
+    latent_channels: Count
+    layers: Count
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    l1: float = Field(ge=0, description="weight of the absolute error")
+    kl: float = Field(ge=0, description="weight of the KL divergence per latent entry")
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _groups(self):
+        if any(c % 8 for c in self.channels):
+            raise ValueError("channels must be multiples of 8 (the size of a normalisation group)")
+        return self
+
+
+class Denoiser(Section):
+    channels: list[Count] = Field(min_length=1)
+    layers: Count
+    head: Count = Field(description="channels per attention head")
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    ema: float = Field(ge=0, lt=1, description="decay of the averaged weights")
+    mixed_precision: Precision
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _groups(self):
+        if any(c % 32 for c in self.channels):
+            raise ValueError("channels must be multiples of 32 (the number of normalisation groups)")
+        return self
+
+
+class FeatureClassifier(Section):
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    seed: Seed
+
+
+class Diffusion(Section):
+    n_steps: int = Field(ge=2, description="length N of the diffusion")
+    beta_start: float = Field(gt=0, lt=1)
+    beta_end: float = Field(gt=0, lt=1)
+
+
+class PriorSection(Section):
+    pixel_unshuffle: Literal[1, 2, 4] = Field(description="pixels are folded by this factor before the autoencoder")
+    autoencoder: Autoencoder
+    denoiser: Denoiser
+    features: FeatureClassifier
+    diffusion: Diffusion
+    card_samples: Count = Field(description="samples behind the Frechet distance of the model card")
+    card_steps: Count = Field(description="ancestral steps per sample of the model card")
+
+
+NoiseStd = Annotated[float, Field(ge=0, le=2, description="standard deviation of the noise, [-1, 1] units")]
+
+
+class GaussianBlurEntry(Section):
+    kind: Literal["gaussian_blur"]
+    std_min: float = Field(ge=0, description="pixels at t = 0")
+    std_max: Positive = Field(description="pixels at t = 1")
+    radius: Count = Field(description="half width of the kernel in pixels")
+    noise_std: NoiseStd
+
+    @model_validator(mode="after")
+    def _range(self):
+        if self.std_max <= self.std_min:
+            raise ValueError(f"std_max ({self.std_max}) must be larger than std_min ({self.std_min})")
+        return self
+
+
+class RandomInpaintingEntry(Section):
+    kind: Literal["random_inpainting"]
+    drop_max: float = Field(gt=0, le=1, description="share of pixels dropped at t = 1")
+    noise_std: NoiseStd
+
+
+DegradationEntry = Annotated[GaussianBlurEntry | RandomInpaintingEntry, Field(discriminator="kind")]
+
+
+class LDPSEntry(Section):
+    kind: Literal["ldps"]
+
+
+class Severity(Section):
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    ema: float = Field(ge=0, lt=1)
+    lambda_sigma: float = Field(ge=0, description="weight of the severity term")
+    lambda_image: float = Field(ge=0, description="weight of the image term")
+    mixed_precision: Precision
+
+
+class Ordering(Section):
+    n_images: Count
+    levels: int = Field(ge=2)
+
+
+class Correlation(Section):
+    n_images: int = Field(ge=10)
+    bootstrap: int = Field(ge=100)
+
+
+class Tune(Section):
+    n_images: Count
+    batch_size: Count
+    step_sizes: list[Annotated[float, Field(ge=0)]] = Field(min_length=1)
+    corrections: list[Annotated[float, Field(ge=1)]] = Field(min_length=1)
+    consistent: list[Annotated[float, Field(ge=1)]] = Field(min_length=1)
+
+
+class Reconstruction(Section):
+    n_images: int = Field(ge=4)
+    batch_size: Count
+    fixed_starts: list[Annotated[int, Field(ge=0)]]
+    bootstrap: int = Field(ge=100)
+
+
+class Study(Section):
+    """One study file. Sections are named after the stages that read them."""
+
+    study: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    root: str = Field(description="path from the study's folder to the repository")
+    seed: Seed
+    data: Data
+    prior: PriorSection
+    degradations: dict[Name, DegradationEntry] = Field(min_length=1)
+    severity: Severity
+    ordering: Ordering
+    correlation: Correlation
+    solvers: dict[Name, LDPSEntry] = Field(min_length=1)
+    tune: Tune
+    reconstruction: Reconstruction
+
+    @model_validator(mode="after")
+    def _fits(self):
+        factor = self.prior.pixel_unshuffle * 2 ** (len(self.prior.autoencoder.channels) - 1)
+        if self.data.image_size % factor:
+            raise ValueError(f"data.image_size: {self.data.image_size} must be a multiple of {factor}, which the autoencoder divides it by")
+        if self.data.images is None and self.data.name == "fashion-mnist" and (self.data.channels != 1 or self.data.image_size < 28):
+            raise ValueError("data: fashion-mnist needs channels: 1 and an image_size of at least 28")
+        available = {"test": 10_000 if self.data.images is None else self.data.test, "validation": self.data.validation}
+        for field, wanted, split in (
+            ("ordering.n_images", self.ordering.n_images, "test"),
+            ("correlation.n_images", self.correlation.n_images, "test"),
+            ("reconstruction.n_images", self.reconstruction.n_images, "test"),
+            ("tune.n_images", self.tune.n_images, "validation"),
+        ):
+            if wanted > available[split]:
+                raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
+        too_late = [i for i in self.reconstruction.fixed_starts if i >= self.prior.diffusion.n_steps]
+        if too_late:
+            raise ValueError(f"reconstruction.fixed_starts: {too_late} must be below prior.diffusion.n_steps ({self.prior.diffusion.n_steps})")
+        return self
+
+
+def load(path: str | Path = "params.yaml") -> Study:
+    """Read and check a study file; raises StudyError, one sentence per problem."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        # ruamel reads YAML 1.2 as DVC does: 1e-3 is a number there and a string to PyYAML
+        content = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"{path}: there is no study file; run from the folder of a study.") from None
+    except YAMLError as error:
+        raise StudyError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend that line.") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: holds {type(content).__name__}; a study file is a mapping of sections.")
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        raise StudyError("\n".join(f"{path}: {_sentence(problem)}" for problem in error.errors())) from None
+
+
+def _sentence(problem: dict[str, Any]) -> str:
+    """One sentence for one of pydantic's problems: the field, its value, what to do."""
+    location = [str(part) for part in problem["loc"]]
+    # pydantic names the chosen member of a union in the location: degradations.blur.gaussian_blur.std_min
+    if len(location) > 2 and location[0] in ("degradations", "solvers") and location[2] in _KINDS:
+        del location[2]
+    field, value = ".".join(location), problem.get("input")
+    shown = "" if isinstance(value, dict) else f" {value!r}"
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], _field_names(), n=1)
+        return f"{field}: unknown name{f'; did you mean {near[0]!r}?' if near else '; remove it.'}"
+    if problem["type"] == "missing":
+        return f"{field}: missing; add it."
+    if problem["type"] == "union_tag_invalid":
+        return f"{field}.kind: {value.get('kind')!r} is unknown; choose one of {problem['ctx']['expected_tags']}."
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{field}:{shown} is not valid: {message[0].lower()}{message[1:]}." if field else f"{message}."
+
+
+_KINDS = {"gaussian_blur", "random_inpainting", "ldps"}
+
+
+def _field_names() -> set[str]:
+    """All parameter names of the schema, for "did you mean"."""
+    names: set[str] = set()
+    for kind in vars(sys.modules[__name__]).values():
+        if isinstance(kind, type) and issubclass(kind, Section):
+            names |= set(kind.model_fields)
+    return names
+
+
+def select(study: Study, dotted: str) -> Any:
+    """The value at a dotted path of a checked study, as plain YAML types; raises StudyError for an unknown path."""
+    value: Any = study.model_dump(mode="json")
+    for part in dotted.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise StudyError(f"{dotted}: there is no such parameter; it is named in the command of a stage in dvc.yaml.")
+        value = value[part]
+    return value
