@@ -18,7 +18,7 @@ export PATH := $(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 export DVC_NO_ANALYTICS := 1
 
-STRIP := --keep-id --extra-keys "metadata.kernelspec metadata.language_info.version cell.metadata.papermill"
+STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.papermill"
 
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
