@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from ruamel.yaml import YAML
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # comes with pytest where the standard library lacks it
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}  # -base: no Qt
@@ -108,7 +104,7 @@ def modules() -> dict[str, str]:
 
 
 def test_every_import_is_declared():
-    assert third_party_imports() - {"tomli"} - set(modules().values()) == set(), "imported, but not in pyproject.toml"
+    assert third_party_imports() - set(modules().values()) == set(), "imported, but not in pyproject.toml"
 
 
 def hooks() -> dict[str, dict]:
