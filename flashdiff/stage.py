@@ -208,9 +208,12 @@ def digest(source: Path) -> str:
 
 
 def write_digests(sources: Sequence[Path], folder: Path) -> None:
-    """One digest per source below ``folder``; a file whose digest did not change keeps its bytes."""
+    """One digest per notebook and module (folders are searched) below ``folder``, named after its source."""
     folder.mkdir(parents=True, exist_ok=True)
-    for source in sources:
+    found = [f for s in sources for f in (sorted(s.rglob("*.ipynb")) + sorted(s.rglob("*.py")) if s.is_dir() else [s])]
+    for source in found:
+        if ".ipynb_checkpoints" in source.parts:
+            continue
         name = source.parent.name if source.stem == "__init__" else source.stem
         if source.parent.name == "solvers" and source.stem != "__init__":
             name = f"solvers-{source.stem}"

@@ -1,0 +1,275 @@
+"""Image quality per image, distances in a small classifier's features, intervals, and the numbers a stage reports.
+
+LPIPS and FID need networks trained on photographs; at 32 x 32 the *perceptual distance* and the *Frechet distance* here
+are measured in the features of a small classifier of the study's own training images, and are named so.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.linalg
+import scipy.stats
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from skimage.metrics import structural_similarity
+from torch import Tensor, nn
+
+from flashdiff.datasets import to_float
+from flashdiff.training import Recipe, device, train
+
+BASELINES = ("full_length", "no_diffusion", "fixed_mean", "shuffled_severity", "random_start")
+ADAPTIVE = ("flash_published", "flash_consistent")
+
+
+def psnr(x: Tensor, reference: Tensor) -> np.ndarray:
+    """Peak signal-to-noise ratio per image in dB, (B,): images (B, C, H, W) clipped to [-1, 1], so the range is 2."""
+    error = (x.clamp(-1, 1).double() - reference.double()).square().flatten(1).mean(1)
+    return (10 * (4 / error).log10()).cpu().numpy()
+
+
+def ssim(x: Tensor, reference: Tensor) -> np.ndarray:
+    """Structural similarity per image (B,), Gaussian window of 1.5 pixels, range 2. Source: Wang et al. 2004."""
+    options = {"data_range": 2.0, "channel_axis": 0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    pairs = zip(x.clamp(-1, 1).double().cpu().numpy(), reference.double().cpu().numpy(), strict=True)
+    return np.array([structural_similarity(a, b, **options) for a, b in pairs])
+
+
+class Features(ModelMixin, ConfigMixin):
+    """A small classifier whose feature maps measure distances between images.
+
+    Images (B, in_channels, H, W) in [-1, 1]; four blocks of convolutions, each halving the resolution but the first;
+    the penultimate features (B, 64) are the means of the last block's maps.
+    """
+
+    @register_to_config
+    def __init__(self, in_channels: int, n_classes: int, widths: tuple[int, ...] = (16, 32, 64, 64)):
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        before = in_channels
+        for number, width in enumerate(widths):
+            convolution = nn.Conv2d(before, width, 3, stride=1 if number == 0 else 2, padding=1)
+            self.blocks.append(nn.Sequential(convolution, nn.GroupNorm(8, width), nn.SiLU()))
+            before = width
+        self.head = nn.Linear(before, n_classes)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The feature maps of every block."""
+        maps = []
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        return maps
+
+    def penultimate(self, x: Tensor) -> Tensor:
+        """(B, 64): the features of the Frechet distance."""
+        return self.maps(x)[-1].mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.penultimate(x))
+
+
+def train_features(
+    images: np.ndarray, labels: np.ndarray, parameters: Mapping, checkpoint: str | os.PathLike
+) -> tuple[Features, pd.DataFrame]:
+    """Train the classifier on uint8 images; without labels (-1) it learns which of four quarter turns an image took.
+
+    ``parameters`` is the study's ``prior.features``. Returns the classifier and its learning curve with ``accuracy`` on
+    the training batches.
+    """
+    turned = bool((labels < 0).all())
+    torch.manual_seed(parameters["seed"])
+    model = Features(images.shape[1], 4 if turned else int(labels.max()) + 1).to(device())
+
+    def loss(model: nn.Module, ids: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        x = to_float(images[ids])
+        target = torch.from_numpy((ids + step) % 4 if turned else labels[ids])
+        if turned:
+            x = torch.stack([image.rot90(int(k), (1, 2)) for image, k in zip(x, target, strict=True)])
+        x, target = x.to(device()), target.to(device())
+        logits = model(x)
+        return F.cross_entropy(logits, target), {"accuracy": (logits.argmax(1) == target).float().mean()}
+
+    recipe = Recipe(**{name: value for name, value in parameters.items() if name in Recipe.__dataclass_fields__})
+    return model, train(model, loss, len(images), recipe, checkpoint, title="features")
+
+
+@torch.no_grad()
+def feature_distance(features: Features, x: Tensor, reference: Tensor, batch_size: int = 250) -> np.ndarray:
+    """Perceptual distance per image (B,): squared difference of feature maps normalised over channels.
+
+    Every position's feature vector has length 1, differences are averaged over positions and blocks: the form of LPIPS
+    (Zhang et al. 2018) in another network and without its learned weights, so not LPIPS.
+    """
+    parts = []
+    for a, b in zip(x.split(batch_size), reference.split(batch_size), strict=True):
+        distance = torch.zeros(len(a), device=features.device)
+        for p, q in zip(features.maps(a.to(features.device)), features.maps(b.to(features.device)), strict=True):
+            difference = (F.normalize(p, dim=1) - F.normalize(q, dim=1)).square().sum(1)
+            distance += difference.flatten(1).mean(1) / len(features.blocks)
+        parts.append(distance.cpu())
+    return torch.cat(parts).double().numpy()
+
+
+@torch.no_grad()
+def penultimate(features: Features, x: Tensor, batch_size: int = 250) -> np.ndarray:
+    """The classifier's penultimate features of images, (n, 64) float64."""
+    return torch.cat([features.penultimate(part.to(features.device)).cpu() for part in x.split(batch_size)]).double().numpy()
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Frechet distance of the normal distributions fitted to features a (n, d) and b (m, d): |mu|^2 + tr(A + B - 2 (AB)^0.5).
+
+    The fitted covariances of few images are poor: the distance is biased upwards, compare it at equal n only. Source:
+    Dowson & Landau 1982.
+    """
+    covariance_a, covariance_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    # tr sqrt(AB) = sum of the square roots of the eigenvalues of A^0.5 B A^0.5, which is symmetric
+    values, vectors = scipy.linalg.eigh(covariance_a)
+    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    cross = np.sqrt(scipy.linalg.eigvalsh(root @ covariance_b @ root).clip(min=0)).sum()
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(covariance_a) + np.trace(covariance_b) - 2 * cross)
+
+
+def frechet_distances(features: Features, truth: Tensor, images: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """{method: {"value", "n"}}: Frechet distance of every method's images to the true ones."""
+    real = penultimate(features, truth)
+    distance = {method: frechet(penultimate(features, torch.from_numpy(found)), real) for method, found in images.items()}
+    return {method: {"value": _round(value), "n": len(real)} for method, value in distance.items()}
+
+
+def bootstrap(
+    columns: np.ndarray | tuple[np.ndarray, ...], statistic: Callable[..., float], n_resamples: int, seed: int = 0
+) -> dict[str, float | int]:
+    """{"value", "low", "high", "n"}: a statistic of per-image columns (n,) with its 95% percentile bootstrap interval.
+
+    Images are resampled, all columns of an image together. statistic(*columns) -> number.
+    """
+    columns = columns if isinstance(columns, tuple) else (columns,)
+    value = float(statistic(*columns))
+    result = scipy.stats.bootstrap(
+        columns,
+        lambda *resampled: statistic(*resampled),
+        paired=True,
+        vectorized=False,
+        n_resamples=n_resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = (float(bound) for bound in result.confidence_interval)
+    return {"value": _round(value), "low": _round(low), "high": _round(high), "n": len(columns[0])}
+
+
+def ordering_metrics(rows: pd.DataFrame, seed: int = 0, n_resamples: int = 2000) -> dict:
+    """Ordering accuracy over images, from one row per image x level (image, t, sigma_hat)."""
+    from flashdiff.severity import ordering_accuracy
+
+    sigma = rows.sort_values(["image", "t"]).groupby("image").sigma_hat.apply(np.array)
+    accuracy = ordering_accuracy(torch.from_numpy(np.stack(sigma.to_list()))).numpy()
+    return {"ordering_accuracy": bootstrap(accuracy, np.mean, n_resamples, seed), "levels": int(rows.t.nunique())}
+
+
+CORRELATIONS = {
+    "pearson": lambda a, b: scipy.stats.pearsonr(a, b).statistic,
+    "spearman": lambda a, b: scipy.stats.spearmanr(a, b).statistic,
+    "kendall": lambda a, b: scipy.stats.kendalltau(a, b).statistic,
+}
+
+
+def severity_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> dict:
+    """How predicted severity relates to level and true error; calibration; how Gaussian the error is."""
+    from flashdiff.tables import calibration
+
+    sigma, sbar, t = (rows[name].to_numpy() for name in ("sigma_hat", "sbar", "t"))
+    summary = {}
+    for name, correlation in CORRELATIONS.items():
+        summary[f"{name}_level"] = bootstrap((sigma, t), correlation, n_resamples, seed)
+        summary[f"{name}_error"] = bootstrap((sigma, sbar), correlation, n_resamples, seed)
+    summary["calibration_ratio"] = bootstrap((sigma, sbar), lambda a, b: np.mean(a) / np.mean(b), n_resamples, seed)
+    bins = calibration(rows, bins=10)
+    gap = float(np.average((bins.sigma_hat - bins.sbar).abs(), weights=bins.n))
+    summary["expected_calibration_error"] = _round(gap)
+    summary["mean_start"] = bootstrap(rows.start.to_numpy(dtype=float), np.mean, n_resamples, seed)
+    summary |= {f"start_p{q:02d}": float(np.percentile(rows.start, q)) for q in (5, 95)}
+    for name in ("kurtosis", "neighbour_correlation"):
+        summary[name] = bootstrap(rows[name].to_numpy(), np.mean, n_resamples, seed)
+    return summary
+
+
+def by_method(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """One column of the reconstruction rows as a table image x method; refuses images that a method lacks."""
+    table = rows.pivot(index="image", columns="method", values=column)
+    if table.isna().any().any():
+        lacking = ", ".join(table.columns[table.isna().any()])
+        raise ValueError(f"{column}: {lacking} lacks images that other methods have, or holds NaN; rerun stage reconstruct.")
+    return table
+
+
+def paired_gains(rows: pd.DataFrame, method: str, baseline: str, n_resamples: int, seed: int = 0) -> dict:
+    """Gains of a method over a baseline on the same images, with intervals: psnr_gain_db, ssim_gain, perceptual_gain
+    (relative decrease of the mean distance) and nfe_ratio (mean of the baseline / mean of the method)."""
+    column = {name: by_method(rows, name) for name in ("psnr", "ssim", "perceptual", "nfe")}
+    ours = {name: table[method].to_numpy(dtype=float) for name, table in column.items()}
+    theirs = {name: table[baseline].to_numpy(dtype=float) for name, table in column.items()}
+
+    def interval(statistic, name):
+        return bootstrap((ours[name], theirs[name]), statistic, n_resamples, seed)
+
+    return {
+        "psnr_gain_db": interval(lambda a, b: np.mean(a - b), "psnr"),
+        "ssim_gain": interval(lambda a, b: np.mean(a - b), "ssim"),
+        "perceptual_gain": interval(lambda a, b: 1 - np.mean(a) / np.mean(b), "perceptual"),
+        "nfe_ratio": interval(lambda a, b: np.mean(b) / np.mean(a), "nfe"),
+    }
+
+
+def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> dict:
+    """Quality and cost of every method, and the paired gains of the adaptive ones over every baseline."""
+    methods = {}
+    for method, part in rows.groupby("method", sort=False):
+        names = ("psnr", "ssim", "perceptual", "nfe", "decodes", "residual")
+        methods[method] = {name: bootstrap(part[name].to_numpy(dtype=float), np.mean, n_resamples, seed) for name in names}
+    gains = {
+        method: {baseline: paired_gains(rows, method, baseline, n_resamples, seed) for baseline in BASELINES}
+        for method in ADAPTIVE
+    }
+    return {"methods": methods, "gains": gains}
+
+
+def speed_metrics(timings: Mapping[str, Mapping[str, float]]) -> dict:
+    """Wall clock of the adaptive methods against the full-length baseline, from one run of each: no interval."""
+    full = timings["full_length"]["seconds"]
+    measured = {method: timings[method] for method in (*ADAPTIVE, "full_length")}
+    return {
+        "wall_clock_ratio": {
+            method: {"value": _round(full / timings[method]["seconds"]), "low": None, "high": None, "n": timings[method]["images"]}
+            for method in ADAPTIVE
+        },
+        "seconds_per_image": {method: _round(t["seconds"] / t["images"]) for method, t in measured.items()},
+        "milliseconds_per_evaluation": {method: _round(1e3 * t["seconds"] / t["nfe"]) for method, t in measured.items()},
+    }
+
+
+def write_json(path: str | Path, content: Mapping) -> None:
+    """Write a small JSON file, indented, making its folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: str | Path) -> dict:
+    """Read a JSON file; raises FileNotFoundError naming the stage's remedy."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+
+
+def _round(value: float) -> float:
+    """Six significant digits: what a bootstrap of some dozens of images can tell, and stable between runs."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,130 @@
+"""Tables of the reports: per-image rows in, one small data frame out; saved as CSV and LaTeX."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import isotonic_regression
+
+from flashdiff.metrics import CORRELATIONS, bootstrap, paired_gains
+
+
+def write_rows(rows: pd.DataFrame, path: str | Path) -> None:
+    """Write per-image rows as parquet; refuses NaN, naming the column."""
+    broken = rows.columns[rows.isna().any()]
+    if len(broken):
+        raise ValueError(f"{path}: NaN in {', '.join(broken)}; an image or a model is broken, nothing was written.")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    rows.to_parquet(path, index=False)
+
+
+def read(path: str | Path, expect: int) -> pd.DataFrame:
+    """Read per-image rows and refuse another number of them than ``expect``."""
+    try:
+        rows = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+    if len(rows) != expect:
+        raise ValueError(f"{path}: {len(rows)} rows where {expect} were expected; rerun the stage that writes it.")
+    return rows
+
+
+def save(table: pd.DataFrame, folder: str | Path, name: str) -> pd.DataFrame:
+    """Write a table as CSV and LaTeX (booktabs) and return it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    readable = table.rename(columns=lambda column: str(column).replace("_", " "))
+    readable = readable.map(lambda value: value.replace("_", " ") if isinstance(value, str) else value)
+    readable.style.hide(axis="index").format(precision=3).to_latex(folder / f"{name}.tex", hrules=True)
+    return table
+
+
+def _spread(name: str, interval: Mapping[str, float]) -> dict[str, float]:
+    return {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
+
+
+def quality_and_nfe(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """One row per method: mean NFE, PSNR (dB), SSIM, perceptual distance with 95% intervals, and mean decodes."""
+    table = []
+    for method, part in rows.groupby("method", sort=False):
+        row = {"method": method}
+        for name in ("nfe", "psnr", "ssim", "perceptual"):
+            row |= _spread(name, bootstrap(part[name].to_numpy(dtype=float), np.mean, n_resamples, seed))
+        table.append(row | {"decodes": float(part.decodes.mean())})
+    return pd.DataFrame(table)
+
+
+def paired_comparison(rows: pd.DataFrame, method: str, baseline: str, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """One row: gains of a method over a baseline on the same images, with 95% intervals of the paired difference."""
+    row: dict = {"method": method, "baseline": baseline}
+    for name, interval in paired_gains(rows, method, baseline, n_resamples, seed).items():
+        row |= _spread(name, interval)
+    return pd.DataFrame([row])
+
+
+def severity_correlations(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """Correlation of sigma_hat with the level, the true latent error, and the quality of D(z_hat), with intervals."""
+    table = []
+    for name in ("t", "sbar", "psnr", "perceptual"):
+        row: dict = {"sigma_hat against": name}
+        for kind, correlation in CORRELATIONS.items():
+            columns = (rows.sigma_hat.to_numpy(), rows[name].to_numpy())
+            row |= _spread(kind, bootstrap(columns, correlation, n_resamples, seed))
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def calibration(rows: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
+    """Images in equal-count bins of sigma_hat: mean prediction against the mean true error, and how many."""
+    number = pd.qcut(rows.sigma_hat.rank(method="first"), min(bins, len(rows)), labels=False)
+    table = rows.groupby(number)[["sigma_hat", "sbar"]].mean()
+    return table.assign(n=rows.groupby(number).size()).rename_axis("bin").reset_index()
+
+
+def expected_given_level(rows: pd.DataFrame) -> np.ndarray:
+    """sigma_hat that the level alone lets one expect (n,): the non-decreasing least-squares fit of sigma_hat on t."""
+    order = np.argsort(rows.t.to_numpy(), kind="stable")
+    fitted = np.empty(len(rows))
+    fitted[order] = isotonic_regression(rows.sigma_hat.to_numpy()[order]).x
+    return fitted
+
+
+def outliers(rows: pd.DataFrame, k: int = 6) -> pd.DataFrame:
+    """The k surprisingly easy and the k surprisingly hard images: largest residuals of sigma_hat given t."""
+    expected = expected_given_level(rows)
+    table = rows[["image", "t", "sigma_hat"]].assign(expected=expected, residual=rows.sigma_hat - expected)
+    table = table.sort_values("residual", kind="stable")
+    easy, hard = table.head(k).assign(kind="easy"), table.tail(k)[::-1].assign(kind="hard")
+    return pd.concat([easy, hard], ignore_index=True)
+
+
+def matched_pairs(rows: pd.DataFrame, k: int = 5) -> pd.DataFrame:
+    """Pairs of nearly equal sigma_hat from very different levels: an easy image at a high t, a hard one at a low t.
+
+    One pair per fifth (kth) of the range of sigma_hat: in each, the largest difference in level.
+    """
+    by_severity = rows.sort_values("sigma_hat", kind="stable").iloc[len(rows) // 20 : len(rows) - len(rows) // 20]
+    table = []
+    for part in np.array_split(by_severity[["image", "t", "sigma_hat"]].to_numpy(), k):
+        # within a narrow window of sigma_hat around the middle of the part, the extremes of t
+        middle = part[len(part) // 2, 2]
+        near = part[np.argsort(np.abs(part[:, 2] - middle), kind="stable")[: max(2, len(part) // 8)]]
+        easy, hard = near[near[:, 1].argmax()], near[near[:, 1].argmin()]
+        pair = {"easy_image": int(easy[0]), "hard_image": int(hard[0]), "easy_t": easy[1], "hard_t": hard[1]}
+        table.append(pair | {"easy_sigma_hat": easy[2], "hard_sigma_hat": hard[2]})
+    return pd.DataFrame(table)
+
+
+def speed(timings: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """One row per method that walks: seconds, NFE, milliseconds per evaluation, and both ratios to the full length."""
+    walked = {method: t for method, t in timings.items() if t["nfe"] > 0}
+    table = pd.DataFrame([{"method": method, **t} for method, t in walked.items()])
+    full = table.set_index("method").loc["full_length"]
+    return table.assign(
+        milliseconds_per_evaluation=1e3 * table.seconds / table.nfe,
+        seconds_per_image=table.seconds / table.images,
+        wall_clock_ratio=full.seconds / table.seconds,
+        nfe_ratio=full.nfe / table.nfe,
+    )
