@@ -1,0 +1,83 @@
+"""Tables: refusals, and small cases that can be checked by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flashdiff import tables
+
+
+def severity_rows(n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    t = rng.uniform(size=n)
+    difficulty = rng.normal(0, 0.1, n)
+    sigma = 0.3 + t / 2 + difficulty
+    return pd.DataFrame({"image": np.arange(n), "t": t, "sigma_hat": sigma, "sbar": sigma * 1.05, "psnr": 30 - 10 * sigma, "perceptual": sigma})
+
+
+def test_read_refuses_another_number_of_rows(tmp_path):
+    path = tmp_path / "rows.parquet"
+    tables.write_rows(severity_rows(20), path)
+    assert len(tables.read(path, expect=20)) == 20
+    with pytest.raises(ValueError, match="20 rows where 21 were expected"):
+        tables.read(path, expect=21)
+    with pytest.raises(FileNotFoundError, match="make study"):
+        tables.read(tmp_path / "other.parquet", expect=1)
+
+
+def test_nan_is_refused_and_nothing_written(tmp_path):
+    rows = severity_rows(20)
+    rows.loc[3, "sbar"] = np.nan
+    with pytest.raises(ValueError, match="NaN in sbar"):
+        tables.write_rows(rows, tmp_path / "rows.parquet")
+    assert not (tmp_path / "rows.parquet").exists()
+
+
+def test_calibration_bins_hold_equal_counts_and_their_means():
+    rows = severity_rows(400)
+    table = tables.calibration(rows, bins=10)
+    assert table.n.tolist() == [40] * 10
+    lowest = rows.nsmallest(40, "sigma_hat")
+    assert table.sigma_hat[0] == pytest.approx(lowest.sigma_hat.mean()) and table.sbar[0] == pytest.approx(lowest.sbar.mean())
+    np.testing.assert_allclose(table.sbar, 1.05 * table.sigma_hat)
+
+
+def test_outliers_are_the_planted_ones():
+    rows = severity_rows(400)
+    rows.loc[7, "sigma_hat"], rows.loc[9, "sigma_hat"] = -5.0, 9.0
+    table = tables.outliers(rows, k=3)
+    assert table[table.kind == "easy"].image.iloc[0] == 7 and table[table.kind == "hard"].image.iloc[0] == 9
+    assert len(table) == 6
+
+
+def test_expected_severity_never_falls_with_the_level():
+    rows = severity_rows(200)
+    fitted = tables.expected_given_level(rows)[np.argsort(rows.t.to_numpy())]
+    assert (np.diff(fitted) >= -1e-12).all()
+    assert fitted.mean() == pytest.approx(rows.sigma_hat.mean())  # a least-squares fit keeps the mean
+
+
+def test_matched_pairs_are_near_in_severity_and_far_in_level():
+    pairs = tables.matched_pairs(severity_rows(2000), k=5)
+    assert len(pairs) == 5
+    assert ((pairs.easy_sigma_hat - pairs.hard_sigma_hat).abs() < 0.1).all()
+    assert (pairs.easy_t - pairs.hard_t > 0.3).all()
+
+
+def test_saved_tables_are_identical_twice(tmp_path):
+    table = pd.DataFrame({"method": ["full_length"], "psnr": [22.123456789]})
+    for folder in ("a", "b"):
+        tables.save(table, tmp_path / folder, "quality")
+    for suffix in ("csv", "tex"):
+        assert (tmp_path / "a" / f"quality.{suffix}").read_bytes() == (tmp_path / "b" / f"quality.{suffix}").read_bytes()
+    assert "full length" in (tmp_path / "a" / "quality.tex").read_text() and r"\toprule" in (tmp_path / "a" / "quality.tex").read_text()
+
+
+def test_correlations_and_speed_by_hand():
+    table = tables.severity_correlations(severity_rows(100), 100)
+    assert table.set_index("sigma_hat against").loc["sbar", "pearson"] == pytest.approx(1)
+    assert table.set_index("sigma_hat against").loc["psnr", "spearman"] == pytest.approx(-1)
+    timings = {m: {"seconds": s, "images": 2, "nfe": n, "engine_calls": 1} for m, s, n in (("full_length", 8.0, 2000), ("flash_published", 1.0, 200), ("no_diffusion", 0.1, 0))}
+    speed = tables.speed(timings).set_index("method")
+    assert speed.loc["flash_published", "wall_clock_ratio"] == 8 and speed.loc["flash_published", "nfe_ratio"] == 10
+    assert "no_diffusion" not in speed.index
