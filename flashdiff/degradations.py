@@ -35,7 +35,9 @@ class Degradation(ABC):
 
     def adjoint(self, y: Tensor, state: State) -> Tensor:
         """A^T(y; t) of a linear degradation: <A x, y> = <x, A^T y> for every sample."""
-        raise TypeError(f"degradation: {type(self).__name__} is not linear and has no adjoint; use a solver without A^T.")
+        raise TypeError(
+            f"degradation: {type(self).__name__} is not linear and has no adjoint; use a solver without A^T."
+        )
 
     def A(self, x: Tensor, t: Tensor, ids: np.ndarray | None = None) -> Tensor:
         """A(x; t) in one call, for a single use; raises ValueError for t outside [0, 1] or of another batch size."""
@@ -178,7 +180,9 @@ class Measurement:
 
     def select(self, index: slice | np.ndarray) -> "Measurement":
         """Some of the samples as a measurement of their own."""
-        return Measurement(self.y[index], self.degradation, self.t[index], self.noise_std, self.ids[index], self.image_shape)
+        return Measurement(
+            self.y[index], self.degradation, self.t[index], self.noise_std, self.ids[index], self.image_shape
+        )
 
 
 def measure(

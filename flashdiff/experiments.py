@@ -110,7 +110,18 @@ class Bench:
 
     @classmethod
     def build(
-        cls, prior, encoder, features, x, degradation, noise_std, solver: Mapping, *, seed: int, batch_size: int, first_id: int = 0
+        cls,
+        prior,
+        encoder,
+        features,
+        x,
+        degradation,
+        noise_std,
+        solver: Mapping,
+        *,
+        seed: int,
+        batch_size: int,
+        first_id: int = 0,
     ) -> "Bench":
         """Measure x at levels t ~ U[0, 1] (keyed by image id, counted from first_id) for a study's solver entry."""
         ids = np.arange(first_id, first_id + len(x))
@@ -120,7 +131,9 @@ class Bench:
 
     def flash(self, start, eta: float, title: str, severity: Severity | None = None) -> Result:
         """Flash with a start rule and a step size."""
-        method = Flash(self.prior, self.encoder, self.solver(**self.fields | {"eta": eta}), start, self.seed, self.batch_size)
+        method = Flash(
+            self.prior, self.encoder, self.solver(**self.fields | {"eta": eta}), start, self.seed, self.batch_size
+        )
         return method(self.measurement, severity, title=title)
 
     def full_length(self, eta: float, title: str) -> Result:
@@ -152,9 +165,17 @@ def tune(
     severity = bench.encoder.infer(bench.measurement.y)
     mean_start = int(match_snr(bench.prior, severity.variance).double().mean().round())
     candidates: dict[str, list[tuple[dict, Callable[[float], Result]]]] = {
-        "flash_published": [({"correction": c}, lambda eta, c=c: bench.flash(PublishedStart(c), eta, "published start")) for c in corrections],
-        "flash_consistent": [({"k": k}, lambda eta, k=k: bench.flash(ConsistentStart(k), eta, "consistent start")) for k in consistent],
-        "fixed": [({"fresh": f}, lambda eta, f=f: bench.flash(FixedStart(mean_start, f), eta, "fixed start")) for f in (0.0, 1.0)],
+        "flash_published": [
+            ({"correction": c}, lambda eta, c=c: bench.flash(PublishedStart(c), eta, "published start"))
+            for c in corrections
+        ],
+        "flash_consistent": [
+            ({"k": k}, lambda eta, k=k: bench.flash(ConsistentStart(k), eta, "consistent start")) for k in consistent
+        ],
+        "fixed": [
+            ({"fresh": f}, lambda eta, f=f: bench.flash(FixedStart(mean_start, f), eta, "fixed start"))
+            for f in (0.0, 1.0)
+        ],
         "full_length": [({}, lambda eta: bench.full_length(eta, "full length"))],
     }
     trials, chosen = [], {}
@@ -163,7 +184,9 @@ def tune(
             for eta in step_sizes:
                 result = run(eta)
                 means = {name: float(value.mean()) for name, value in bench.quality(result.images).items()}
-                trials.append({"method": method, "eta": eta, **option, "nfe": float(result.nfe.double().mean()), **means})
+                trials.append(
+                    {"method": method, "eta": eta, **option, "nfe": float(result.nfe.double().mean()), **means}
+                )
         best = max((trial for trial in trials if trial["method"] == method), key=lambda trial: trial["psnr"])
         chosen[method] = {"eta": best["eta"], **{name: best[name] for name in options[0][0]}}
     return chosen, pd.DataFrame(trials)

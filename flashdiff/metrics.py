@@ -35,7 +35,13 @@ def psnr(x: Tensor, reference: Tensor) -> np.ndarray:
 
 def ssim(x: Tensor, reference: Tensor) -> np.ndarray:
     """Structural similarity per image (B,), Gaussian window of 1.5 pixels, range 2. Source: Wang et al. 2004."""
-    options = {"data_range": 2.0, "channel_axis": 0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    options = {
+        "data_range": 2.0,
+        "channel_axis": 0,
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+    }
     pairs = zip(x.clamp(-1, 1).double().cpu().numpy(), reference.double().cpu().numpy(), strict=True)
     return np.array([structural_similarity(a, b, **options) for a, b in pairs])
 
@@ -119,7 +125,11 @@ def feature_distance(features: Features, x: Tensor, reference: Tensor, batch_siz
 @torch.no_grad()
 def penultimate(features: Features, x: Tensor, batch_size: int = 250) -> np.ndarray:
     """The classifier's penultimate features of images, (n, 64) float64."""
-    return torch.cat([features.penultimate(part.to(features.device)).cpu() for part in x.split(batch_size)]).double().numpy()
+    return (
+        torch.cat([features.penultimate(part.to(features.device)).cpu() for part in x.split(batch_size)])
+        .double()
+        .numpy()
+    )
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
@@ -136,10 +146,14 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(covariance_a) + np.trace(covariance_b) - 2 * cross)
 
 
-def frechet_distances(features: Features, truth: Tensor, images: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+def frechet_distances(
+    features: Features, truth: Tensor, images: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
     """{method: {"value", "n"}}: Frechet distance of every method's images to the true ones."""
     real = penultimate(features, truth)
-    distance = {method: frechet(penultimate(features, torch.from_numpy(found)), real) for method, found in images.items()}
+    distance = {
+        method: frechet(penultimate(features, torch.from_numpy(found)), real) for method, found in images.items()
+    }
     return {method: {"value": _round(value), "n": len(real)} for method, value in distance.items()}
 
 
@@ -206,7 +220,9 @@ def by_method(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     table = rows.pivot(index="image", columns="method", values=column)
     if table.isna().any().any():
         lacking = ", ".join(table.columns[table.isna().any()])
-        raise ValueError(f"{column}: {lacking} lacks images that other methods have, or holds NaN; rerun stage reconstruct.")
+        raise ValueError(
+            f"{column}: {lacking} lacks images that other methods have, or holds NaN; rerun stage reconstruct."
+        )
     return table
 
 
@@ -233,7 +249,9 @@ def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0) 
     methods = {}
     for method, part in rows.groupby("method", sort=False):
         names = ("psnr", "ssim", "perceptual", "nfe", "decodes", "residual")
-        methods[method] = {name: bootstrap(part[name].to_numpy(dtype=float), np.mean, n_resamples, seed) for name in names}
+        methods[method] = {
+            name: bootstrap(part[name].to_numpy(dtype=float), np.mean, n_resamples, seed) for name in names
+        }
     gains = {
         method: {baseline: paired_gains(rows, method, baseline, n_resamples, seed) for baseline in BASELINES}
         for method in ADAPTIVE
@@ -247,11 +265,18 @@ def speed_metrics(timings: Mapping[str, Mapping[str, float]]) -> dict:
     measured = {method: timings[method] for method in (*ADAPTIVE, "full_length")}
     return {
         "wall_clock_ratio": {
-            method: {"value": _round(full / timings[method]["seconds"]), "low": None, "high": None, "n": timings[method]["images"]}
+            method: {
+                "value": _round(full / timings[method]["seconds"]),
+                "low": None,
+                "high": None,
+                "n": timings[method]["images"],
+            }
             for method in ADAPTIVE
         },
         "seconds_per_image": {method: _round(t["seconds"] / t["images"]) for method, t in measured.items()},
-        "milliseconds_per_evaluation": {method: _round(1e3 * t["seconds"] / t["nfe"]) for method, t in measured.items()},
+        "milliseconds_per_evaluation": {
+            method: _round(1e3 * t["seconds"] / t["nfe"]) for method, t in measured.items()
+        },
     }
 
 

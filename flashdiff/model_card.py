@@ -44,7 +44,9 @@ def measure_prior(prior: Prior, features: Features, test: np.ndarray, n_samples:
     }
 
 
-def write(folder: str | Path, data: Mapping, prior: Mapping, measured: Mapping, curves: Mapping[str, pd.DataFrame]) -> None:
+def write(
+    folder: str | Path, data: Mapping, prior: Mapping, measured: Mapping, curves: Mapping[str, pd.DataFrame]
+) -> None:
     """Write README.md (the card) and the learning curves into the prior's folder."""
     folder = Path(folder)
     (folder / "curves").mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,9 @@ class Prior(nn.Module):
             ) from error
         found = [name for name in AUTOENCODERS if name in index]
         if not found or "unet" not in index or "scheduler" not in index:
-            raise ValueError(f"prior: {path}/model_index.json lists {sorted(index)}; vqvae or vae, unet and scheduler are needed.")
+            raise ValueError(
+                f"prior: {path}/model_index.json lists {sorted(index)}; vqvae or vae, unet and scheduler are needed."
+            )
         kind = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}.get(index[found[0]][1])
         if kind is None:
             raise ValueError(f"prior: autoencoder class {index[found[0]][1]} is not one of AutoencoderKL, VQModel.")
@@ -62,7 +64,9 @@ class Prior(nn.Module):
         unet = UNet2DModel.from_pretrained(path, subfolder="unet")
         scheduler = DDPMScheduler.from_pretrained(path, subfolder="scheduler")
         if scheduler.config.prediction_type != "epsilon":
-            raise ValueError(f"prior: prediction_type is {scheduler.config.prediction_type!r}; only 'epsilon' is supported.")
+            raise ValueError(
+                f"prior: prediction_type is {scheduler.config.prediction_type!r}; only 'epsilon' is supported."
+            )
         return cls(autoencoder, unet, scheduler.alphas_cumprod, index.get("pixel_unshuffle", 1))
 
     def save_pretrained(self, path: str | Path, scheduler_config: dict) -> None:

@@ -15,7 +15,9 @@ from flashdiff.prior import Prior
 from flashdiff.training import Recipe, device, train
 
 
-def build_autoencoder(image_channels: int, pixel_unshuffle: int, channels: list[int], latent_channels: int, layers: int) -> nn.Module:
+def build_autoencoder(
+    image_channels: int, pixel_unshuffle: int, channels: list[int], latent_channels: int, layers: int
+) -> nn.Module:
     """A KL autoencoder on folded pixels: every entry of ``channels`` after the first halves the resolution once more."""
     from diffusers import AutoencoderKL
 
@@ -120,7 +122,9 @@ def train_autoencoder(
     """
     architecture = {name: parameters[name] for name in ("channels", "latent_channels", "layers")}
     torch.manual_seed(parameters["seed"])
-    model = build_autoencoder(images.shape[1], pixel_unshuffle, **architecture).to(device(), memory_format=torch.channels_last)
+    model = build_autoencoder(images.shape[1], pixel_unshuffle, **architecture).to(
+        device(), memory_format=torch.channels_last
+    )
     curve = train(
         model,
         autoencoder_loss(images, pixel_unshuffle, parameters["l1"], parameters["kl"], parameters["seed"]),
@@ -163,7 +167,9 @@ def train_denoiser(
 
     torch.manual_seed(parameters["seed"])
     shape = latents.shape[2:]
-    model = build_denoiser(shape[0], shape[1], parameters["channels"], parameters["layers"], parameters["head"]).to(device())
+    model = build_denoiser(shape[0], shape[1], parameters["channels"], parameters["layers"], parameters["head"]).to(
+        device()
+    )
     curve = train(
         model,
         denoiser_loss(latents, abar, parameters["seed"]),

@@ -43,7 +43,9 @@ def enter_study() -> Path:
         if (folder / "params.yaml").is_file():
             os.chdir(folder)
             return folder
-    raise StudyError(f"params.yaml: not found in {' or '.join(map(str, candidates[:3]))}; open the notebook inside the repository.")
+    raise StudyError(
+        f"params.yaml: not found in {' or '.join(map(str, candidates[:3]))}; open the notebook inside the repository."
+    )
 
 
 def parse_parameters(study: Study, items: Sequence[str]) -> dict[str, Any]:
@@ -83,9 +85,13 @@ def run(notebook: Path, output: Path, items: Sequence[str]) -> None:
     values = parse_parameters(study, items)
     expected = notebook_parameters(notebook)
     if unknown := set(values) - expected:
-        raise StageError(f"{notebook.name}: parameter {', '.join(sorted(unknown))} is not in its parameters cell; add it there or drop it in dvc.yaml.")
+        raise StageError(
+            f"{notebook.name}: parameter {', '.join(sorted(unknown))} is not in its parameters cell; add it there or drop it in dvc.yaml."
+        )
     if missing := expected - set(values):
-        raise StageError(f"{notebook.name}: parameter {', '.join(sorted(missing))} is not given by the stage; add it to the command in dvc.yaml.")
+        raise StageError(
+            f"{notebook.name}: parameter {', '.join(sorted(missing))} is not given by the stage; add it to the command in dvc.yaml."
+        )
 
     BUILD.mkdir(exist_ok=True)
     with _only_writer(), _reports_survive():
@@ -100,7 +106,9 @@ def _only_writer() -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise StageError(f"another stage of this study is still running (process {lock.read().strip() or '?'}); wait for it or end it.") from None
+            raise StageError(
+                f"another stage of this study is still running (process {lock.read().strip() or '?'}); wait for it or end it."
+            ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -136,7 +144,13 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
             return KernelSpecManager(kernel_dirs=[], parent=self)
 
     running, failed = BUILD / f"{output.stem}.running.ipynb", BUILD / f"{output.stem}.failed.ipynb"
-    for folder in (output.parent, Path("data/results"), Path("data/tuned"), Path("reports/severity"), Path("reports/metrics")):
+    for folder in (
+        output.parent,
+        Path("data/results"),
+        Path("data/tuned"),
+        Path("reports/severity"),
+        Path("reports/metrics"),
+    ):
         folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     print(f"--- {output.stem}", flush=True)
@@ -202,7 +216,10 @@ def digest(source: Path) -> str:
         return "\n".join(f"%% {cell.cell_type} {cell.metadata.get('tags', '')}\n{cell.source}" for cell in cells) + "\n"
     tree = ast.parse(source.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree) + "\n"
 
@@ -224,7 +241,9 @@ def check() -> str:
     """Check the study of the current folder before any stage works; returns one line, raises StudyError."""
     study = load()
     if study.data.images is not None and not Path(study.data.images).is_dir():
-        raise StudyError(f"data.images: there is no folder '{study.data.images}'; give the path of your images, relative to params.yaml.")
+        raise StudyError(
+            f"data.images: there is no folder '{study.data.images}'; give the path of your images, relative to params.yaml."
+        )
     pairs = len(study.degradations) * len(study.solvers)
     return f"Study {study.study}: {len(study.degradations)} degradations x {len(study.solvers)} solvers = {pairs} comparisons; the parameters are valid."
 

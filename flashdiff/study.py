@@ -37,7 +37,9 @@ class Data(Section):
 
 
 class Autoencoder(Section):
-    channels: list[Count] = Field(min_length=1, description="feature maps per resolution; each after the first halves it")
+    channels: list[Count] = Field(
+        min_length=1, description="feature maps per resolution; each after the first halves it"
+    )
     latent_channels: Count
     layers: Count
     steps: Count
@@ -180,8 +182,14 @@ class Study(Section):
     def _fits(self):
         factor = self.prior.pixel_unshuffle * 2 ** (len(self.prior.autoencoder.channels) - 1)
         if self.data.image_size % factor:
-            raise ValueError(f"data.image_size: {self.data.image_size} must be a multiple of {factor}, which the autoencoder divides it by")
-        if self.data.images is None and self.data.name == "fashion-mnist" and (self.data.channels != 1 or self.data.image_size < 28):
+            raise ValueError(
+                f"data.image_size: {self.data.image_size} must be a multiple of {factor}, which the autoencoder divides it by"
+            )
+        if (
+            self.data.images is None
+            and self.data.name == "fashion-mnist"
+            and (self.data.channels != 1 or self.data.image_size < 28)
+        ):
             raise ValueError("data: fashion-mnist needs channels: 1 and an image_size of at least 28")
         available = {"test": 10_000 if self.data.images is None else self.data.test, "validation": self.data.validation}
         for field, wanted, split in (
@@ -194,7 +202,9 @@ class Study(Section):
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
         too_late = [i for i in self.reconstruction.fixed_starts if i >= self.prior.diffusion.n_steps]
         if too_late:
-            raise ValueError(f"reconstruction.fixed_starts: {too_late} must be below prior.diffusion.n_steps ({self.prior.diffusion.n_steps})")
+            raise ValueError(
+                f"reconstruction.fixed_starts: {too_late} must be below prior.diffusion.n_steps ({self.prior.diffusion.n_steps})"
+            )
         return self
 
 
@@ -254,6 +264,8 @@ def select(study: Study, dotted: str) -> Any:
     value: Any = study.model_dump(mode="json")
     for part in dotted.split("."):
         if not isinstance(value, dict) or part not in value:
-            raise StudyError(f"{dotted}: there is no such parameter; it is named in the command of a stage in dvc.yaml.")
+            raise StudyError(
+                f"{dotted}: there is no such parameter; it is named in the command of a stage in dvc.yaml."
+            )
         value = value[part]
     return value

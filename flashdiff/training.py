@@ -61,7 +61,7 @@ def device() -> torch.device:
 
 
 def resolve_precision(name: str) -> str:
-    """"auto" becomes bf16 on a GPU that computes in it, else "no"; other names pass through."""
+    """ "auto" becomes bf16 on a GPU that computes in it, else "no"; other names pass through."""
     if name != "auto":
         return name
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"

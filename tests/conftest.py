@@ -7,8 +7,8 @@ import matplotlib
 matplotlib.use("Agg")  # no window, whatever the user's matplotlibrc says
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # kernels of this environment, not those of the user's home
 
-import pytest  # noqa: E402  (after the settings above, which must come before any plotting import)
-import torch  # noqa: E402
+import pytest
+import torch
 
 # Tiny models gain nothing from threads, and threads that wait for each other crawl on a busy machine.
 torch.set_num_threads(1)

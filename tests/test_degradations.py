@@ -52,7 +52,9 @@ def test_gaussian_blur_against_scipy():
 
 def test_gaussian_blur_keeps_constants_and_zero_width_is_the_identity():
     blur = GaussianBlur(std_min=0.0, std_max=9.0, radius=30)
-    torch.testing.assert_close(blur.A(torch.full((3, 1, 8, 8), 0.7, dtype=torch.float64), T)[2], torch.full((1, 8, 8), 0.7).double())
+    torch.testing.assert_close(
+        blur.A(torch.full((3, 1, 8, 8), 0.7, dtype=torch.float64), T)[2], torch.full((1, 8, 8), 0.7).double()
+    )
     x = images()
     torch.testing.assert_close(blur.A(x, torch.zeros(3, dtype=torch.float64)), x)
 

@@ -28,7 +28,11 @@ def severity(n=4000, variance=0.2, seed=0):
     g = torch.Generator().manual_seed(seed)
     z0 = torch.randn(n, 1, 4, 4, generator=g, dtype=torch.float64)
     e = variance**0.5 * torch.randn(z0.shape, generator=g, dtype=torch.float64)
-    return z0, Severity(z0 + e, torch.full((n,), variance, dtype=torch.float64)), torch.randn(z0.shape, generator=g, dtype=torch.float64)
+    return (
+        z0,
+        Severity(z0 + e, torch.full((n,), variance, dtype=torch.float64)),
+        torch.randn(z0.shape, generator=g, dtype=torch.float64),
+    )
 
 
 @pytest.mark.parametrize("k", [1.0, 1.5, 2.0])
@@ -37,7 +41,9 @@ def test_consistent_start_has_the_noise_the_denoiser_expects(fine_prior, k):
     i, z = ConsistentStart(k)(fine_prior, seen, noise)
     abar = fine_prior.signal(i)[:, None, None, None]
     error = (z - abar.sqrt() * z0) / (1 - abar).sqrt()
-    assert float(error.std()) == pytest.approx(1, abs=0.02)  # 64 000 entries: standard error 0.003, grid error below 0.01
+    assert float(error.std()) == pytest.approx(
+        1, abs=0.02
+    )  # 64 000 entries: standard error 0.003, grid error below 0.01
     assert float((error * z0).mean()) == pytest.approx(0, abs=0.02)
 
 
@@ -66,7 +72,9 @@ def measurement():
     return measure(x, GaussianBlur(0.3, 2.0, 7), torch.linspace(0, 1, 5), 0.1, ids=np.array([4, 9, 0, 2, 7]))
 
 
-@pytest.mark.parametrize("start", [PublishedStart(1.2), ConsistentStart(1.0), FixedStart(6)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "start", [PublishedStart(1.2), ConsistentStart(1.0), FixedStart(6)], ids=lambda s: type(s).__name__
+)
 def test_flash_alone_equals_flash_in_batch(tiny_prior, tiny_encoder, measurement, start):
     """Batch mates, batch size and order of the images must not change an image.
 

@@ -16,7 +16,9 @@ def test_psnr_closed_form():
 
 
 def test_psnr_clips_to_the_image_range():
-    assert metrics.psnr(torch.full((1, 1, 4, 4), 7.0), torch.full((1, 1, 4, 4), 0.8))[0] == pytest.approx(20 * np.log10(2 / 0.2))
+    assert metrics.psnr(torch.full((1, 1, 4, 4), 7.0), torch.full((1, 1, 4, 4), 0.8))[0] == pytest.approx(
+        20 * np.log10(2 / 0.2)
+    )
 
 
 def test_ssim_closed_form_of_constant_images():
@@ -45,8 +47,12 @@ def test_feature_distance_by_hand(features):
     """|p/|p| - q/|q||^2 = 2 - 2 cos(p, q), averaged over positions, then over blocks."""
     x, y = torch.rand(1, 1, 16, 16), torch.rand(1, 1, 16, 16)
     with torch.no_grad():
-        cosines = [torch.cosine_similarity(p, q, dim=1).mean() for p, q in zip(features.maps(x), features.maps(y), strict=True)]
-    assert metrics.feature_distance(features, x, y)[0] == pytest.approx(float(np.mean([2 - 2 * c for c in cosines])), rel=1e-4)
+        cosines = [
+            torch.cosine_similarity(p, q, dim=1).mean() for p, q in zip(features.maps(x), features.maps(y), strict=True)
+        ]
+    assert metrics.feature_distance(features, x, y)[0] == pytest.approx(
+        float(np.mean([2 - 2 * c for c in cosines])), rel=1e-4
+    )
 
 
 def test_frechet_of_diagonal_normals():
@@ -106,7 +112,9 @@ def test_reconstruction_metrics_refuse_missing_images():
 
 
 def test_ordering_metrics_does_not_depend_on_row_order():
-    rows = pd.DataFrame({"image": np.repeat([0, 1], 3), "t": np.tile([0.0, 0.5, 1.0], 2), "sigma_hat": [1.0, 2, 3, 3, 2, 1]})
+    rows = pd.DataFrame(
+        {"image": np.repeat([0, 1], 3), "t": np.tile([0.0, 0.5, 1.0], 2), "sigma_hat": [1.0, 2, 3, 3, 2, 1]}
+    )
     shuffled = rows.sample(frac=1, random_state=0)
     assert metrics.ordering_metrics(shuffled)["ordering_accuracy"]["value"] == pytest.approx(0.5)
 
@@ -114,14 +122,26 @@ def test_ordering_metrics_does_not_depend_on_row_order():
 def test_severity_metrics_on_a_known_relation():
     rng = np.random.default_rng(0)
     t = rng.uniform(size=300)
-    rows = pd.DataFrame({"t": t, "sigma_hat": t * 1.1, "sbar": t, "start": (100 * t).astype(int), "kurtosis": 0.0, "neighbour_correlation": 0.1})
+    rows = pd.DataFrame(
+        {
+            "t": t,
+            "sigma_hat": t * 1.1,
+            "sbar": t,
+            "start": (100 * t).astype(int),
+            "kurtosis": 0.0,
+            "neighbour_correlation": 0.1,
+        }
+    )
     summary = metrics.severity_metrics(rows, 100)
     assert summary["spearman_level"]["value"] == 1 and summary["calibration_ratio"]["value"] == pytest.approx(1.1)
     assert summary["expected_calibration_error"] == pytest.approx(0.1 * t.mean(), rel=1e-4)
 
 
 def test_speed_is_a_ratio_of_seconds():
-    timings = {m: {"seconds": s, "images": 10, "nfe": n} for m, s, n in (("full_length", 100.0, 10000), ("flash_published", 12.5, 1000), ("flash_consistent", 10.0, 900))}
+    timings = {
+        m: {"seconds": s, "images": 10, "nfe": n}
+        for m, s, n in (("full_length", 100.0, 10000), ("flash_published", 12.5, 1000), ("flash_consistent", 10.0, 900))
+    }
     summary = metrics.speed_metrics(timings)
     assert summary["wall_clock_ratio"]["flash_published"]["value"] == 8
     assert summary["milliseconds_per_evaluation"]["full_length"] == pytest.approx(10)
@@ -134,5 +154,7 @@ def test_classifier_learns_labels_and_rotations(tmp_path):
     parameters = {"steps": 40, "batch_size": 32, "learning_rate": 0.01, "seed": 0}
     _, curve = metrics.train_features(images, np.repeat([0, 1], 32), parameters, tmp_path / "a.ckpt")
     assert curve.accuracy.iloc[-1] > 0.9
-    model, curve = metrics.train_features(images[:32], np.full(32, -1), parameters | {"steps": 100}, tmp_path / "b.ckpt")
+    model, curve = metrics.train_features(
+        images[:32], np.full(32, -1), parameters | {"steps": 100}, tmp_path / "b.ckpt"
+    )
     assert model.config.n_classes == 4 and curve.accuracy.iloc[-1] > 0.9

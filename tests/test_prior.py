@@ -52,7 +52,9 @@ def test_samples_at_different_indices_do_not_interact(tiny_prior):
     z, i = torch.randn(3, 4, 4, 4, dtype=torch.float64), torch.tensor([0, 20, 39])
     together = tiny_prior.predict_z0(z, i)
     for k in range(3):
-        torch.testing.assert_close(tiny_prior.predict_z0(z[k : k + 1], i[k : k + 1])[0], together[k], rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            tiny_prior.predict_z0(z[k : k + 1], i[k : k + 1])[0], together[k], rtol=0, atol=1e-12
+        )
 
 
 def test_disk_round_trip(tiny_prior, tiny_diffusion, tmp_path):

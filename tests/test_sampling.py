@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flashdiff.batch import Stream, norms, normal, rows, uniform
+from flashdiff.batch import Stream, normal, norms, rows, uniform
 from flashdiff.degradations import DEGRADATIONS, measure
 from flashdiff.sampling import EngineReport, walk
 from flashdiff.solvers import SOLVERS
@@ -95,7 +95,9 @@ def test_noise_depends_on_every_part_of_its_key_only():
     for change in ({"seed": 1}, {"step": 6}, {"step": -1}, {"stream": Stream.START}):
         assert not torch.allclose(normal((2, 3), [4, 9], **key | change), base)
     assert not torch.allclose(normal((2, 3), [5, 9], **key)[0], base[0])
-    torch.testing.assert_close(normal((2, 3), [4, 9], **key | {"like": like.float()}).double(), base, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        normal((2, 3), [4, 9], **key | {"like": like.float()}).double(), base, rtol=1e-6, atol=1e-7
+    )
 
 
 def test_noise_is_standard_normal_and_uniform_is_uniform():
@@ -104,7 +106,7 @@ def test_noise_is_standard_normal_and_uniform_is_uniform():
     assert float(draws.mean()) == pytest.approx(0, abs=0.01) and float(draws.std()) == pytest.approx(1, abs=0.01)
     assert float(torch.corrcoef(draws[:2])[0, 1]) == pytest.approx(0, abs=0.35)
     levels = uniform(range(4000), seed=0, step=0, stream=Stream.LEVEL, like=like)
-    assert 0 <= float(levels.min()) and float(levels.max()) < 1
+    assert float(levels.min()) >= 0 and float(levels.max()) < 1
     assert float(levels.mean()) == pytest.approx(0.5, abs=0.02)
 
 

@@ -12,7 +12,16 @@ def severity_rows(n=400, seed=0):
     t = rng.uniform(size=n)
     difficulty = rng.normal(0, 0.1, n)
     sigma = 0.3 + t / 2 + difficulty
-    return pd.DataFrame({"image": np.arange(n), "t": t, "sigma_hat": sigma, "sbar": sigma * 1.05, "psnr": 30 - 10 * sigma, "perceptual": sigma})
+    return pd.DataFrame(
+        {
+            "image": np.arange(n),
+            "t": t,
+            "sigma_hat": sigma,
+            "sbar": sigma * 1.05,
+            "psnr": 30 - 10 * sigma,
+            "perceptual": sigma,
+        }
+    )
 
 
 def test_read_refuses_another_number_of_rows(tmp_path):
@@ -38,7 +47,9 @@ def test_calibration_bins_hold_equal_counts_and_their_means():
     table = tables.calibration(rows, bins=10)
     assert table.n.tolist() == [40] * 10
     lowest = rows.nsmallest(40, "sigma_hat")
-    assert table.sigma_hat[0] == pytest.approx(lowest.sigma_hat.mean()) and table.sbar[0] == pytest.approx(lowest.sbar.mean())
+    assert table.sigma_hat[0] == pytest.approx(lowest.sigma_hat.mean()) and table.sbar[0] == pytest.approx(
+        lowest.sbar.mean()
+    )
     np.testing.assert_allclose(table.sbar, 1.05 * table.sigma_hat)
 
 
@@ -69,15 +80,23 @@ def test_saved_tables_are_identical_twice(tmp_path):
     for folder in ("a", "b"):
         tables.save(table, tmp_path / folder, "quality")
     for suffix in ("csv", "tex"):
-        assert (tmp_path / "a" / f"quality.{suffix}").read_bytes() == (tmp_path / "b" / f"quality.{suffix}").read_bytes()
-    assert "full length" in (tmp_path / "a" / "quality.tex").read_text() and r"\toprule" in (tmp_path / "a" / "quality.tex").read_text()
+        assert (tmp_path / "a" / f"quality.{suffix}").read_bytes() == (
+            tmp_path / "b" / f"quality.{suffix}"
+        ).read_bytes()
+    assert (
+        "full length" in (tmp_path / "a" / "quality.tex").read_text()
+        and r"\toprule" in (tmp_path / "a" / "quality.tex").read_text()
+    )
 
 
 def test_correlations_and_speed_by_hand():
     table = tables.severity_correlations(severity_rows(100), 100)
     assert table.set_index("sigma_hat against").loc["sbar", "pearson"] == pytest.approx(1)
     assert table.set_index("sigma_hat against").loc["psnr", "spearman"] == pytest.approx(-1)
-    timings = {m: {"seconds": s, "images": 2, "nfe": n, "engine_calls": 1} for m, s, n in (("full_length", 8.0, 2000), ("flash_published", 1.0, 200), ("no_diffusion", 0.1, 0))}
+    timings = {
+        m: {"seconds": s, "images": 2, "nfe": n, "engine_calls": 1}
+        for m, s, n in (("full_length", 8.0, 2000), ("flash_published", 1.0, 200), ("no_diffusion", 0.1, 0))
+    }
     speed = tables.speed(timings).set_index("method")
     assert speed.loc["flash_published", "wall_clock_ratio"] == 8 and speed.loc["flash_published", "nfe_ratio"] == 10
     assert "no_diffusion" not in speed.index

@@ -1,0 +1,82 @@
+"""One style for all figures: sizes, colours, what a method is called; and how a figure is saved."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+METHOD_LABELS = {
+    "no_diffusion": "no diffusion, D(ẑ)",
+    "full_length": "full-length baseline",
+    "flash_published": "Flash, published start",
+    "flash_consistent": "Flash, consistent start",
+    "fixed_mean": "fixed start, equal NFE",
+    "shuffled_severity": "Flash, shuffled severities",
+    "random_start": "random starts",
+}
+PALETTE = sns.color_palette("colorblind")
+METHOD_COLOURS = {
+    "no_diffusion": "0.45",
+    "full_length": PALETTE[7],
+    "flash_published": PALETTE[0],
+    "flash_consistent": PALETTE[1],
+    "fixed_mean": PALETTE[2],
+    "shuffled_severity": PALETTE[4],
+    "random_start": PALETTE[5],
+}
+LEVEL, SIGMA, SBAR = "severity level t", "predicted severity σ̂ (latent units)", "true latent error s̄ (latent units)"
+NFE, PSNR, PERCEPTUAL = "denoiser evaluations (NFE)", "PSNR (dB)", "perceptual distance"
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "axes.grid": True,
+    "grid.color": "0.92",
+    "axes.axisbelow": True,
+    "figure.dpi": 110,
+    "pdf.fonttype": 42,
+}
+
+
+def styled(make):
+    """Decorator of a figure function: everything it draws, legends included, is drawn in the house style."""
+
+    @functools.wraps(make)
+    def wrapper(*arguments, **options):
+        with rc_context(STYLE):
+            return make(*arguments, **options)
+
+    return wrapper
+
+
+def need(rows: pd.DataFrame, *columns: str) -> None:
+    """Raise ValueError naming the columns that a figure needs and ``rows`` lack."""
+    if missing := [column for column in columns if column not in rows]:
+        raise ValueError(f"rows: column {', '.join(missing)} is missing; this figure needs {', '.join(columns)}.")
+
+
+def canvas(columns: int = 1, rows: int = 1, width: float = 3.6, height: float = 2.9) -> tuple[Figure, np.ndarray]:
+    """An empty figure in the house style and its axes (rows, columns); sizes in inches per panel."""
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def save(figure: Figure, folder: str | Path, name: str, rows: pd.DataFrame | None = None) -> None:
+    """Write name.png into ``folder``, and name.pdf and the rows as name.csv beside it or, below reports/figures, into
+    reports/figures_pdf. Bytes do not differ between runs."""
+    folder = Path(folder)
+    print_folder = Path(str(folder).replace("reports/figures/", "reports/figures_pdf/"))
+    for needed in (folder, print_folder):
+        needed.mkdir(parents=True, exist_ok=True)
+    with rc_context(STYLE):
+        figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
+        figure.savefig(print_folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    if rows is not None:
+        rows.to_csv(print_folder / f"{name}.csv", index=False, float_format="%.6g")

@@ -1,0 +1,240 @@
+"""Figures of the reports: f(rows) -> matplotlib Figure, in the style of :mod:`flashdiff.figure_style`.
+
+Figures are built without pyplot, so that nothing is global and nothing stays open; in a notebook the last expression of
+a cell shows them.
+"""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from flashdiff.figure_style import (
+    LEVEL,
+    METHOD_COLOURS,
+    METHOD_LABELS,
+    NFE,
+    PALETTE,
+    PERCEPTUAL,
+    PSNR,
+    SBAR,
+    SIGMA,
+    canvas,
+    need,
+    save,
+    styled,
+)
+from flashdiff.image_figures import degradation_levels, image_grid, matched_pairs, outliers, reconstructions
+from flashdiff.tables import calibration as binned
+from flashdiff.tables import quality_and_nfe
+
+__all__ = [
+    "calibration", "degradation_levels", "error_statistics", "image_grid", "learning_curve", "matched_pairs",
+    "ordering_by_pair", "outliers", "quality_against_cost", "quality_against_steps", "reconstructions", "save",
+    "severity_against_level", "severity_against_level_per_image", "start_distribution", "wall_clock",
+]  # fmt: skip
+
+
+@styled
+def learning_curve(curve: pd.DataFrame, name: str) -> Figure:
+    """Loss against steps, and what was measured on held-out images beside it."""
+    need(curve, "step", "loss")
+    held_out = [c for c in curve if c not in ("step", "loss") and (curve[c].isna().any() or c == "accuracy")]
+    figure, axes = canvas(columns=1 + bool(held_out))
+    left = axes[0, 0]
+    for column in [c for c in curve if c not in ("step", *held_out)]:
+        left.plot(curve.step, curve[column], label=column, lw=1.2)
+    left.set(xlabel="optimiser step", ylabel="training loss", yscale="log", title=name.replace("_", " "))
+    left.legend()
+    if held_out:
+        right = axes[0, 1]
+        for column in held_out:
+            part = curve[["step", column]].dropna()
+            right.plot(part.step, part[column], marker="o", ms=3, lw=1.2, label=column.replace("_", " "))
+        right.set(
+            xlabel="optimiser step",
+            ylabel="on held-out images" if "accuracy" not in held_out else "on training batches",
+        )
+        right.legend()
+    return figure
+
+
+@styled
+def severity_against_level_per_image(rows: pd.DataFrame, shown: int = 60) -> Figure:
+    """The paper's Fig. 3: predicted severity along each image's levels, one thin line per image, and the mean."""
+    need(rows, "image", "t", "sigma_hat")
+    figure, axes = canvas(width=4.4, height=3.2)
+    axis = axes[0, 0]
+    for _, path in rows[rows.image < shown].groupby("image"):
+        axis.plot(path.t, path.sigma_hat, color=PALETTE[0], lw=0.5, alpha=0.45)
+    mean = rows.groupby("t").sigma_hat.mean()
+    axis.plot(mean.index, mean, color="black", lw=2, marker="o", ms=3, label=f"mean of {rows.image.nunique()} images")
+    axis.plot([], [], color=PALETTE[0], lw=0.8, label="one image each")
+    axis.set(xlabel=LEVEL, ylabel=SIGMA)
+    axis.legend()
+    return figure
+
+
+@styled
+def ordering_by_pair(rows: pd.DataFrame) -> Figure:
+    """Share of images whose severities at two levels are in the right order, for every pair of levels."""
+    need(rows, "image", "t", "sigma_hat")
+    sigma = rows.pivot(index="image", columns="t", values="sigma_hat")
+    levels = len(sigma.columns)
+    share = np.full((levels, levels), np.nan)
+    for i in range(levels):
+        for j in range(i + 1, levels):
+            share[j, i] = (sigma.iloc[:, i] <= sigma.iloc[:, j]).mean()
+    figure, axes = canvas(width=4.6, height=3.8)
+    names = [f"{t:.2f}" for t in sigma.columns]
+    sns.heatmap(
+        pd.DataFrame(share * 100, index=names, columns=names).iloc[1:, :-1],
+        ax=axes[0, 0], annot=True, fmt=".0f", cmap="viridis", vmin=50, vmax=100, annot_kws={"size": 7},
+        cbar_kws={"label": "pairs in the right order (%)"},
+    )  # fmt: skip
+    axes[0, 0].set(xlabel="lower level t", ylabel="higher level t")
+    return figure
+
+
+@styled
+def severity_against_level(rows: pd.DataFrame) -> Figure:
+    """The paper's Fig. 4: predicted severity against level, a dot per test image, and the mean of ten bins."""
+    need(rows, "t", "sigma_hat")
+    figure, axes = canvas(width=4.4, height=3.2)
+    axis = axes[0, 0]
+    axis.scatter(rows.t, rows.sigma_hat, s=4, alpha=0.35, color=PALETTE[0], linewidths=0, rasterized=True)
+    bins = pd.cut(rows.t, np.linspace(0, 1, 11), include_lowest=True)
+    mean = rows.groupby(bins, observed=True)[["t", "sigma_hat"]].mean()
+    axis.plot(mean.t, mean.sigma_hat, color="black", marker="o", ms=4, lw=1.5, label="mean per tenth of the range")
+    spearman = rows[["t", "sigma_hat"]].corr("spearman").iloc[0, 1]
+    axis.set(xlabel=LEVEL, ylabel=SIGMA, title=f"{len(rows)} test images, Spearman correlation {spearman:.2f}")
+    axis.legend()
+    return figure
+
+
+@styled
+def calibration(rows: pd.DataFrame) -> Figure:
+    """True latent error against predicted severity; on the diagonal the prediction is right."""
+    need(rows, "sigma_hat", "sbar")
+    figure, axes = canvas(width=3.8, height=3.5)
+    axis = axes[0, 0]
+    axis.scatter(rows.sigma_hat, rows.sbar, s=4, alpha=0.3, color=PALETTE[0], linewidths=0, rasterized=True)
+    bins = binned(rows, bins=10)
+    axis.plot(bins.sigma_hat, bins.sbar, color="black", marker="o", ms=4, lw=1.2, label="mean of ten equal bins")
+    limits = [0, 1.05 * max(rows.sigma_hat.max(), rows.sbar.max())]
+    axis.plot(limits, limits, color="0.5", ls="--", lw=1, label="perfect calibration")
+    axis.set(xlabel=SIGMA, ylabel=SBAR, xlim=limits, ylim=limits, aspect="equal")
+    axis.legend(loc="upper left")
+    return figure
+
+
+@styled
+def error_statistics(rows: pd.DataFrame) -> Figure:
+    """How far the latent error is from independent normal entries: excess kurtosis and correlation of neighbours."""
+    need(rows, "kurtosis", "neighbour_correlation")
+    figure, axes = canvas(columns=2, width=3.3, height=2.6)
+    labels = {
+        "kurtosis": "excess kurtosis of an image's latent error",
+        "neighbour_correlation": "correlation of neighbouring entries",
+    }
+    for axis, (column, label) in zip(axes[0], labels.items(), strict=True):
+        sns.histplot(x=rows[column].clip(*rows[column].quantile([0.005, 0.995])), ax=axis, color=PALETTE[0], bins=30)
+        axis.axvline(0, color="black", ls="--", lw=1)
+        axis.text(
+            0, 1, " independent normal: 0", transform=axis.get_xaxis_transform(), va="bottom", ha="center", fontsize=7
+        )
+        axis.set(xlabel=label, ylabel="test images")
+    return figure
+
+
+@styled
+def quality_against_steps(rows: pd.DataFrame) -> Figure:
+    """The paper's Fig. 2: quality against mean NFE. The line joins fixed starts; marks are adaptive methods, with 95% intervals."""
+    need(rows, "method", "nfe", "psnr", "perceptual")
+    table = quality_and_nfe(rows, n_resamples=1000).set_index("method")
+    fixed = table[[name.startswith("fixed_") for name in table.index]].sort_values("nfe")
+    figure, axes = canvas(columns=2, width=3.8, height=3.5)
+    for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": PERCEPTUAL}.items(), strict=True):
+        axis.plot(
+            fixed.nfe,
+            fixed[column],
+            color=PALETTE[2],
+            marker="s",
+            ms=4,
+            lw=1.2,
+            label="fixed start, same for all images",
+        )
+        for method, marker in (("flash_published", "o"), ("flash_consistent", "D"), ("full_length", "X")):
+            row = table.loc[method]
+            spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
+            axis.errorbar(
+                row.nfe, row[column], yerr=spread, fmt=marker, ms=7, capsize=2, color=METHOD_COLOURS[method],
+                label=METHOD_LABELS[method],
+            )  # fmt: skip
+        axis.axhline(
+            table.loc["no_diffusion", column], color="0.45", ls=":", lw=1.2, label=METHOD_LABELS["no_diffusion"]
+        )
+        better = "higher" if column == "psnr" else "lower"
+        axis.set(xscale="log", xlabel=NFE, ylabel=f"{label}, {better} is better")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def start_distribution(rows: pd.DataFrame) -> Figure:
+    """Where Flash starts: histogram of the start index over the test images."""
+    need(rows, "method", "start")
+    start = rows[rows.method == "flash_published"].start
+    figure, axes = canvas(width=3.8, height=2.7)
+    axis = axes[0, 0]
+    sns.histplot(x=start, ax=axis, color=METHOD_COLOURS["flash_published"], bins=20)
+    axis.axvline(start.mean(), color="black", ls="--", lw=1, label=f"mean {start.mean():.0f}")
+    axis.set(
+        xlabel="start index of the reverse diffusion",
+        ylabel="test images",
+        title="every image starts where its severity says",
+    )
+    axis.legend()
+    return figure
+
+
+@styled
+def wall_clock(speed: pd.DataFrame) -> Figure:
+    """Seconds per image of every method that walks, and how the ratio of seconds follows the ratio of evaluations."""
+    need(speed, "method", "seconds_per_image", "wall_clock_ratio", "nfe_ratio")
+    table = speed[speed.method.isin(["full_length", "flash_published", "flash_consistent", "fixed_mean"])]
+    names = [METHOD_LABELS[m] for m in table.method]
+    figure, axes = canvas(width=6.0, height=2.3)
+    axis = axes[0, 0]
+    axis.barh(names, table.seconds_per_image, color=[METHOD_COLOURS[m] for m in table.method], height=0.6)
+    for y, (_, row) in enumerate(table.iterrows()):
+        text = f" {row.seconds_per_image:.2f} s; {row.wall_clock_ratio:.1f} times less time, {row.nfe_ratio:.1f} times fewer evaluations"
+        axis.text(
+            row.seconds_per_image,
+            y,
+            text if row.method != "full_length" else f" {row.seconds_per_image:.2f} s",
+            va="center",
+            fontsize=8,
+        )
+    axis.set(xlabel="seconds per image, whole batch kept busy", xlim=(0, 1.15 * table.seconds_per_image.max()))
+    axis.invert_yaxis()
+    return figure
+
+
+@styled
+def quality_against_cost(quality: pd.DataFrame) -> Figure:
+    """Every method's PSNR and perceptual distance against its NFE; 95% intervals."""
+    need(quality, "method", "nfe", "psnr", "perceptual")
+    table = quality[quality.method.isin(METHOD_LABELS)]
+    figure, axes = canvas(columns=2, width=3.8, height=3.6)
+    for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": PERCEPTUAL}.items(), strict=True):
+        for _, row in table.iterrows():
+            spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
+            axis.errorbar(
+                max(row.nfe, 1), row[column], yerr=spread, fmt="o", ms=6, capsize=2, color=METHOD_COLOURS[row.method],
+                label=METHOD_LABELS[row.method],
+            )  # fmt: skip
+        better = "higher" if column == "psnr" else "lower"
+        axis.set(xscale="log", xlabel=f"{NFE}; no diffusion drawn at 1", ylabel=f"{label}, {better} is better")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
