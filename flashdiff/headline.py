@@ -1,0 +1,143 @@
+"""The study's claims, one record each, with a verdict by a fixed rule: reports/headline.json."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+Interval = Mapping[str, float]
+STARTS = {"published": "flash_published", "consistent": "flash_consistent"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a claim counts as reproduced. ``reproduced`` is None for figures that are described, not claimed."""
+
+    label: str
+    unit: str
+    criterion: str
+    reproduced: Callable[[Interval], bool] | None
+
+
+def _at_least(bound: float) -> Callable[[Interval], bool]:
+    return lambda interval: interval["value"] >= bound
+
+
+def _above_zero(interval: Interval) -> bool:
+    return interval["low"] > 0
+
+
+RULES: dict[str, Rule] = {
+    "ordering_accuracy": Rule("ordering accuracy", "share of pairs", "at least 0.97", _at_least(0.97)),
+    "spearman_level": Rule("Spearman correlation of σ̂ with the level t", "", "95% interval above 0.5", lambda i: i["low"] > 0.5),
+    "spearman_error": Rule("Spearman correlation of σ̂ with the true error", "", "at least 0.85", _at_least(0.85)),
+    "calibration_ratio": Rule("mean σ̂ / mean true error", "ratio", "0.9 to 1.1", lambda i: 0.9 <= i["value"] <= 1.1),
+    "mean_start": Rule("mean start index", "step", "described only", None),
+    "nfe_ratio": Rule("evaluations: baseline / Flash", "ratio", "at least 8", _at_least(8)),
+    "wall_clock_ratio": Rule("wall clock: baseline / Flash", "ratio", "at least 8", _at_least(8)),
+    "psnr_gain_db": Rule("PSNR: Flash - baseline", "dB", "95% interval above 0", _above_zero),
+    "ssim_gain": Rule("SSIM: Flash - baseline", "SSIM", "95% interval above 0", _above_zero),
+    "perceptual_gain": Rule("perceptual distance: decrease against the baseline", "relative", "95% interval above 0", _above_zero),
+    "adaptive_vs_best_fixed": Rule("Flash against the best fixed start of equal NFE", "", "95% interval above 0", _above_zero),
+    "shuffled_severity": Rule("Flash against the severities of other images", "", "95% interval above 0", _above_zero),
+    "random_start": Rule("Flash against random starts", "", "95% interval above 0", _above_zero),
+}
+"""Why these bounds: 0.97, 0.85 and 10% are what the paper's figures show by eye; 8 is its smallest speed-up; a gain counts
+when chance does not explain it."""
+
+PER_ENCODER = {
+    "ordering_accuracy": "ordering",
+    "spearman_level": "severity",
+    "spearman_error": "severity",
+    "calibration_ratio": "severity",
+}
+CONTROLS = {"adaptive_vs_best_fixed": "fixed_mean", "shuffled_severity": "shuffled_severity", "random_start": "random_start"}
+
+
+def record(
+    claim: str, study: str, degradation: str, solver: str, interval: Interval | None, *, start: str | None = None, unit: str = ""
+) -> dict:
+    """One claim with its verdict; an interval of None, or one without a value, is "not tested"."""
+    rule = RULES[claim]
+    known = interval is not None and interval.get("value") is not None
+    values = {key: interval.get(key) if known else None for key in ("value", "low", "high", "n")}
+    if not known or rule.reproduced is None:
+        verdict = "not tested"
+    else:
+        verdict = "reproduced" if rule.reproduced(interval) else "not reproduced"
+    head = {"claim": claim, "study": study, "degradation": degradation, "solver": solver, "start": start}
+    return head | values | {"unit": unit or rule.unit or None, "verdict": verdict}
+
+
+def collect(folder: str | Path, study: str, degradations: Sequence[str], solvers: Sequence[str]) -> list[dict]:
+    """All records of a study from its metrics files; raises FileNotFoundError naming a missing one and its remedy."""
+    folder, records = Path(folder), []
+    for degradation in degradations:
+        of_encoder = {kind: _read(folder / f"reports/metrics/{kind}-{degradation}.json") for kind in ("ordering", "severity")}
+        for solver in solvers:
+            item, key = f"{degradation}-{solver}", (study, degradation, solver)
+            gains = _read(folder / f"reports/metrics/reconstruction-{item}.json")
+            speed = _read(folder / f"reports/timings/speedup-{item}.json")
+            for claim, kind in PER_ENCODER.items():
+                records.append(record(claim, *key, of_encoder[kind][claim]))
+            for start, method in STARTS.items():
+                against = gains["gains"][method]
+                evaluations = gains["methods"][method]["nfe"]
+                # a walk from index i costs i + 1 evaluations
+                mean_start = {k: v - (k != "n") if v is not None else None for k, v in evaluations.items()}
+                records.append(record("mean_start", *key, mean_start, start=start))
+                for claim in ("nfe_ratio", "psnr_gain_db", "ssim_gain", "perceptual_gain"):
+                    records.append(record(claim, *key, against["full_length"][claim], start=start))
+                records.append(record("wall_clock_ratio", *key, speed["wall_clock_ratio"][method], start=start))
+                for claim, baseline in CONTROLS.items():
+                    for gain in ("psnr_gain_db", "perceptual_gain"):
+                        unit = RULES[gain].unit
+                        records.append(record(claim, *key, against[baseline][gain], start=start, unit=unit))
+    return records
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+
+
+def write(records: Sequence[Mapping], path: str | Path) -> None:
+    """Write the records as JSON, one per line."""
+    lines = ",\n".join("  " + json.dumps(r, ensure_ascii=False) for r in records)
+    Path(path).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def to_frame(records: Sequence[Mapping]) -> pd.DataFrame:
+    """The records as a table for reading: claim in words, value with its interval, criterion, verdict."""
+    table = [
+        {
+            "degradation": r["degradation"].replace("_", " "),
+            "solver": r["solver"],
+            "start": r["start"] or "",
+            "claim": RULES[r["claim"]].label,
+            "value": describe(r),
+            "n": r["n"],
+            "counts as reproduced when": RULES[r["claim"]].criterion,
+            "verdict": r["verdict"] if RULES[r["claim"]].reproduced else "described",
+        }
+        for r in records
+    ]
+    return pd.DataFrame(table)
+
+
+def describe(record: Mapping) -> str:
+    """A record's value in words: "1.23 dB [1.01, 1.40]", relative gains in per cent."""
+    if record["value"] is None:
+        return "not measured"
+    scale, unit = (100, "%") if record["unit"] == "relative" else (1, "")
+    if record["unit"] in ("dB",):
+        unit = " dB"
+    digits = 3 if abs(record["value"]) < 1 and scale == 1 else 2 if abs(record["value"] * scale) < 10 else 1
+    text = f"{record['value'] * scale:.{digits}f}{unit}"
+    if record["low"] is None:
+        return text
+    return f"{text} [{record['low'] * scale:.{digits}f}, {record['high'] * scale:.{digits}f}]"
