@@ -31,7 +31,9 @@ def _above_zero(interval: Interval) -> bool:
 
 RULES: dict[str, Rule] = {
     "ordering_accuracy": Rule("ordering accuracy", "share of pairs", "at least 0.97", _at_least(0.97)),
-    "spearman_level": Rule("Spearman correlation of σ̂ with the level t", "", "95% interval above 0.5", lambda i: i["low"] > 0.5),
+    "spearman_level": Rule(
+        "Spearman correlation of σ̂ with the level t", "", "95% interval above 0.5", lambda i: i["low"] > 0.5
+    ),
     "spearman_error": Rule("Spearman correlation of σ̂ with the true error", "", "at least 0.85", _at_least(0.85)),
     "calibration_ratio": Rule("mean σ̂ / mean true error", "ratio", "0.9 to 1.1", lambda i: 0.9 <= i["value"] <= 1.1),
     "mean_start": Rule("mean start index", "step", "described only", None),
@@ -39,8 +41,12 @@ RULES: dict[str, Rule] = {
     "wall_clock_ratio": Rule("wall clock: baseline / Flash", "ratio", "at least 8", _at_least(8)),
     "psnr_gain_db": Rule("PSNR: Flash - baseline", "dB", "95% interval above 0", _above_zero),
     "ssim_gain": Rule("SSIM: Flash - baseline", "SSIM", "95% interval above 0", _above_zero),
-    "perceptual_gain": Rule("perceptual distance: decrease against the baseline", "relative", "95% interval above 0", _above_zero),
-    "adaptive_vs_best_fixed": Rule("Flash against the best fixed start of equal NFE", "", "95% interval above 0", _above_zero),
+    "perceptual_gain": Rule(
+        "perceptual distance: decrease against the baseline", "relative", "95% interval above 0", _above_zero
+    ),
+    "adaptive_vs_best_fixed": Rule(
+        "Flash against the best fixed start of equal NFE", "", "95% interval above 0", _above_zero
+    ),
     "shuffled_severity": Rule("Flash against the severities of other images", "", "95% interval above 0", _above_zero),
     "random_start": Rule("Flash against random starts", "", "95% interval above 0", _above_zero),
 }
@@ -53,11 +59,22 @@ PER_ENCODER = {
     "spearman_error": "severity",
     "calibration_ratio": "severity",
 }
-CONTROLS = {"adaptive_vs_best_fixed": "fixed_mean", "shuffled_severity": "shuffled_severity", "random_start": "random_start"}
+CONTROLS = {
+    "adaptive_vs_best_fixed": "fixed_mean",
+    "shuffled_severity": "shuffled_severity",
+    "random_start": "random_start",
+}
 
 
 def record(
-    claim: str, study: str, degradation: str, solver: str, interval: Interval | None, *, start: str | None = None, unit: str = ""
+    claim: str,
+    study: str,
+    degradation: str,
+    solver: str,
+    interval: Interval | None,
+    *,
+    start: str | None = None,
+    unit: str = "",
 ) -> dict:
     """One claim with its verdict; an interval of None, or one without a value, is "not tested"."""
     rule = RULES[claim]
@@ -75,7 +92,9 @@ def collect(folder: str | Path, study: str, degradations: Sequence[str], solvers
     """All records of a study from its metrics files; raises FileNotFoundError naming a missing one and its remedy."""
     folder, records = Path(folder), []
     for degradation in degradations:
-        of_encoder = {kind: _read(folder / f"reports/metrics/{kind}-{degradation}.json") for kind in ("ordering", "severity")}
+        of_encoder = {
+            kind: _read(folder / f"reports/metrics/{kind}-{degradation}.json") for kind in ("ordering", "severity")
+        }
         for solver in solvers:
             item, key = f"{degradation}-{solver}", (study, degradation, solver)
             gains = _read(folder / f"reports/metrics/reconstruction-{item}.json")

@@ -20,7 +20,7 @@ CAPTIONS = {
     "outliers": "The images whose severity lies furthest from what their level lets expect (the paper's Fig. 5).",
     "matched_pairs": "Equal severity from very different levels: a plain image that is badly degraded beside a busy one that is hardly touched.",
     "reconstructions": "Severity rises from top to bottom. Under each image: PSNR and denoiser evaluations (NFE).",
-    "quality_against_steps": "Quality against the number of evaluations (the paper's Fig. 2). The line joins starts that are the same for all images; the marks choose per image.",
+    "quality_against_steps": "Quality against evaluations (the paper's Fig. 2). The line joins starts that are the same for all images; the marks choose per image.",
     "start_distribution": "Where the walks begin, over the test images.",
     "quality_against_cost": "All methods and controls: quality against evaluations, with 95% intervals.",
     "wall_clock": "Measured seconds per image on the machine that ran this study.",
@@ -92,7 +92,7 @@ def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
 
 
 def _gain(record: Mapping, what: str) -> str:
-    """"PSNR 1.2 dB [..] better", or worse, or not distinguishable from zero."""
+    """ "PSNR 1.2 dB [..] better", or worse, or not distinguishable from zero."""
     text = headline.describe(record)
     if record["low"] > 0:
         return f"{what} is better by {text}"
@@ -164,7 +164,15 @@ def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
             continue
         values = table[column]
         if pd.api.types.is_numeric_dtype(values):
-            digits = 0 if values.abs().max() >= 100 else 1 if values.abs().max() >= 50 else 3 if values.abs().max() < 2 else 2
+            digits = (
+                0
+                if values.abs().max() >= 100
+                else 1
+                if values.abs().max() >= 50
+                else 3
+                if values.abs().max() < 2
+                else 2
+            )
             text = values.map(lambda v, d=digits: f"{v:.{d}f}")
             if f"{column}_low" in table:
                 bounds = zip(text, table[f"{column}_low"], table[f"{column}_high"], strict=True)

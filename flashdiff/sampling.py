@@ -101,7 +101,7 @@ def walk(
 
     slots = admit(batch_size)
     total = int((start + 1).sum())
-    with tqdm(total=total, desc=title, unit="step", mininterval=1.0, disable=not progress) as bar:
+    with tqdm(total=total, desc=title, unit="step", mininterval=1.0, disable=not (progress and total)) as bar:
         finished = len(clean)
         while len(slots.row):
             i_prev = slots.i - 1

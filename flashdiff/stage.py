@@ -1,7 +1,7 @@
 """What a stage runs: checks the study and the notebook's parameters, then papermill; keeps its output only on success.
 
     python -m flashdiff.stage run NOTEBOOK OUTPUT name name=dotted.path name:=text ...
-    python -m flashdiff.stage digest SOURCE ... --into FOLDER
+    python -m flashdiff.stage digest NOTEBOOKS --into FOLDER
     python -m flashdiff.stage check
 
 papermill alone fails open (a notebook without a parameters cell, or an unknown parameter, is a warning), writes a failed
@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from flashdiff import source_digest
 from flashdiff.study import Study, StudyError, load, select
 
 BUILD = Path(".build")
@@ -204,39 +205,6 @@ def normalise(notebook) -> None:
                     out["data"][kind] = ADDRESS.sub("", text)
 
 
-def digest(source: Path) -> str:
-    """What of a source a stage depends on: a notebook's cells, a module without its comments and docstrings.
-
-    Saving a notebook from Jupyter, or editing a docstring, changes the file but not its digest.
-    """
-    if source.suffix == ".ipynb":
-        import nbformat
-
-        cells = nbformat.read(source, as_version=4).cells
-        return "\n".join(f"%% {cell.cell_type} {cell.metadata.get('tags', '')}\n{cell.source}" for cell in cells) + "\n"
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and ast.get_docstring(node) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree) + "\n"
-
-
-def write_digests(sources: Sequence[Path], folder: Path) -> None:
-    """One digest per notebook and module (folders are searched) below ``folder``, named after its source."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = [f for s in sources for f in (sorted(s.rglob("*.ipynb")) + sorted(s.rglob("*.py")) if s.is_dir() else [s])]
-    for source in found:
-        if ".ipynb_checkpoints" in source.parts:
-            continue
-        name = source.parent.name if source.stem == "__init__" else source.stem
-        if source.parent.name == "solvers" and source.stem != "__init__":
-            name = f"solvers-{source.stem}"
-        (folder / f"{name}.txt").write_text(digest(source), encoding="utf-8")
-
-
 def check() -> str:
     """Check the study of the current folder before any stage works; returns one line, raises StudyError."""
     study = load()
@@ -255,8 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runner.add_argument("notebook", type=Path)
     runner.add_argument("output", type=Path)
     runner.add_argument("parameters", nargs="*", metavar="name[=path|:=text]")
-    digester = commands.add_parser("digest", help="write what stages depend on of notebooks and modules")
-    digester.add_argument("sources", nargs="+", type=Path)
+    digester = commands.add_parser("digest", help="write what each stage depends on of its notebook and the modules")
+    digester.add_argument("notebooks", type=Path)
     digester.add_argument("--into", type=Path, required=True)
     commands.add_parser("check", help="check params.yaml")
     options = parser.parse_args(arguments)
@@ -265,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run(options.notebook, options.output, options.parameters)
         elif options.command == "digest":
             load()
-            write_digests(options.sources, options.into)
+            source_digest.write(options.notebooks, options.into)
         else:
             print(check())
     except (StudyError, StageError) as error:

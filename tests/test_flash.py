@@ -48,7 +48,7 @@ def test_consistent_start_has_the_noise_the_denoiser_expects(fine_prior, k):
 
 
 def test_published_start_is_the_papers_formula(fine_prior):
-    z0, seen, noise = severity(n=2)
+    _, seen, noise = severity(n=2)
     i, z = PublishedStart(correction=1.2)(fine_prior, seen, noise)
     torch.testing.assert_close(z, (1 - 0.24) ** 0.5 * seen.z_hat + 0.24**0.5 * noise)
     assert torch.equal(i, match_snr(fine_prior, seen.variance))
