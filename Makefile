@@ -17,13 +17,15 @@ INSTALLED := .venv/installed
 export PATH := $(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 export DVC_NO_ANALYTICS := 1
+# threads that spin while they wait crawl as soon as another program wants a core
+export OMP_WAIT_POLICY := PASSIVE
 
 STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.papermill"
 
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study test lab explore figures prior tune lint study-exists
+.PHONY: help study test lab explore figures prior tune readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
@@ -47,6 +49,9 @@ tune: $(INSTALLED) study-exists ## tune the solvers' step sizes anew on validati
 
 test: $(INSTALLED) ## run the tests
 	@'$(BIN)/python' -m pytest -q $(OPTIONS)
+
+readme: $(INSTALLED) ## copy the default study's numbers into README.md (a test compares them)
+	@'$(BIN)/python' -m flashdiff.headline
 
 lint: $(INSTALLED) ## check style, format and that notebooks hold no outputs
 	@'$(BIN)/ruff' check --quiet .

@@ -64,7 +64,7 @@ IMAGE_SUFFIXES = frozenset((
 
 def to_float(images: np.ndarray) -> Tensor:
     """uint8 images (B, C, H, W) in 0..255 -> float32 in [-1, 1]."""
-    return torch.from_numpy(images).float().div_(127.5).sub_(1)
+    return torch.tensor(images, dtype=torch.float32).div_(127.5).sub_(1)  # copies: splits are mapped read-only
 
 
 def fetch_fashion_mnist(folder: str | Path = "data/raw/fashion-mnist", progress: bool = True) -> Path:

@@ -34,12 +34,15 @@ __all__ = [
     "severity_against_level", "severity_against_level_per_image", "start_distribution", "wall_clock",
 ]  # fmt: skip
 
+MEASURED = ("accuracy", "ordering_accuracy", "spearman_error", "calibration_ratio")
+"""Columns of a learning curve, besides those named validation_..., that are no terms of the loss."""
+
 
 @styled
 def learning_curve(curve: pd.DataFrame, name: str) -> Figure:
     """Loss against steps, and what was measured on held-out images beside it."""
     need(curve, "step", "loss")
-    held_out = [c for c in curve if c not in ("step", "loss") and (curve[c].isna().any() or c == "accuracy")]
+    held_out = [c for c in curve if c.startswith("validation_") or c in MEASURED]
     figure, axes = canvas(columns=1 + bool(held_out))
     left = axes[0, 0]
     for column in [c for c in curve if c not in ("step", *held_out)]:
@@ -150,7 +153,7 @@ def error_statistics(rows: pd.DataFrame) -> Figure:
 @styled
 def quality_against_steps(rows: pd.DataFrame) -> Figure:
     """The paper's Fig. 2: quality against mean NFE. The line joins fixed starts; marks are adaptive methods, with 95% intervals."""
-    need(rows, "method", "nfe", "psnr", "perceptual")
+    need(rows, "method", "nfe", "psnr", "ssim", "perceptual", "decodes")
     table = quality_and_nfe(rows, n_resamples=1000).set_index("method")
     fixed = table[[name.startswith("fixed_") for name in table.index]].sort_values("nfe")
     figure, axes = canvas(columns=2, width=3.8, height=3.5)
@@ -224,7 +227,7 @@ def wall_clock(speed: pd.DataFrame) -> Figure:
 @styled
 def quality_against_cost(quality: pd.DataFrame) -> Figure:
     """Every method's PSNR and perceptual distance against its NFE; 95% intervals."""
-    need(quality, "method", "nfe", "psnr", "perceptual")
+    need(quality, "method", "nfe", *(f"{c}{end}" for c in ("psnr", "perceptual") for end in ("", "_low", "_high")))
     table = quality[quality.method.isin(METHOD_LABELS)]
     figure, axes = canvas(columns=2, width=3.8, height=3.6)
     for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": PERCEPTUAL}.items(), strict=True):

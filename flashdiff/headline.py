@@ -1,6 +1,7 @@
 """The study's claims, one record each, with a verdict by a fixed rule: reports/headline.json."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,8 @@ CONTROLS = {
     "shuffled_severity": "shuffled_severity",
     "random_start": "random_start",
 }
+MEASURES = {"dB": ": PSNR", "relative": ": perceptual distance"}
+"""The controls are compared twice; in a table, their claim says in what."""
 
 
 def record(
@@ -76,9 +79,10 @@ def record(
     start: str | None = None,
     unit: str = "",
 ) -> dict:
-    """One claim with its verdict; an interval of None, or one without a value, is "not tested"."""
+    """One claim with its verdict; an interval of None, without a value, or with NaN or infinity is "not tested"."""
     rule = RULES[claim]
     known = interval is not None and interval.get("value") is not None
+    known = known and all(number is None or math.isfinite(number) for number in interval.values())
     values = {key: interval.get(key) if known else None for key in ("value", "low", "high", "n")}
     if not known or rule.reproduced is None:
         verdict = "not tested"
@@ -126,8 +130,27 @@ def _read(path: Path) -> dict:
 
 def write(records: Sequence[Mapping], path: str | Path) -> None:
     """Write the records as JSON, one per line."""
-    lines = ",\n".join("  " + json.dumps(r, ensure_ascii=False) for r in records)
+    lines = ",\n".join("  " + json.dumps(r, ensure_ascii=False, allow_nan=False) for r in records)
     Path(path).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+SUMMARY = ("ordering_accuracy", "spearman_level", "spearman_error", "calibration_ratio", "mean_start", "nfe_ratio",
+           "psnr_gain_db", "ssim_gain", "perceptual_gain")  # fmt: skip
+"""What `dvc metrics show` prints: no seconds, so that equal runs give equal files, and no controls."""
+
+
+def write_summaries(records: Sequence[Mapping], folder: str | Path) -> None:
+    """One small flat file per degradation and solver, for `dvc metrics`: claim, or start.claim, to value."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    values: dict[str, dict] = {}
+    for r in records:
+        if r["claim"] in SUMMARY:
+            of_pair = values.setdefault(f"{r['degradation']}-{r['solver']}", {})
+            of_pair = of_pair.setdefault(r["start"], {}) if r["start"] else of_pair
+            of_pair[r["claim"]] = r["value"]
+    for pair, content in values.items():
+        (folder / f"{pair}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def to_frame(records: Sequence[Mapping]) -> pd.DataFrame:
@@ -137,7 +160,7 @@ def to_frame(records: Sequence[Mapping]) -> pd.DataFrame:
             "degradation": r["degradation"].replace("_", " "),
             "solver": r["solver"],
             "start": r["start"] or "",
-            "claim": RULES[r["claim"]].label,
+            "claim": RULES[r["claim"]].label + (MEASURES.get(r["unit"], "") if r["claim"] in CONTROLS else ""),
             "value": describe(r),
             "n": r["n"],
             "counts as reproduced when": RULES[r["claim"]].criterion,
@@ -145,7 +168,7 @@ def to_frame(records: Sequence[Mapping]) -> pd.DataFrame:
         }
         for r in records
     ]
-    return pd.DataFrame(table)
+    return pd.DataFrame(table).astype({"n": "Int64"})  # whole numbers, also where one is missing
 
 
 def describe(record: Mapping) -> str:
@@ -160,3 +183,50 @@ def describe(record: Mapping) -> str:
     if record["low"] is None:
         return text
     return f"{text} [{record['low'] * scale:.{digits}f}, {record['high'] * scale:.{digits}f}]"
+
+
+README_CLAIMS = ("ordering_accuracy", "spearman_error", "spearman_level", "calibration_ratio", "mean_start", "nfe_ratio",
+                 "wall_clock_ratio", "psnr_gain_db", "ssim_gain", "perceptual_gain")  # fmt: skip
+
+
+def to_markdown(records: Sequence[Mapping]) -> str:
+    """The table of the README: a line per claim and start, a column per degradation and solver."""
+    pairs = list(dict.fromkeys((r["degradation"], r["solver"]) for r in records))
+    lines = [
+        "| on test images, with 95% intervals | "
+        + " | ".join(f"{d.replace('_', ' ')}, {s.upper()}" for d, s in pairs)
+        + " |",
+        "| --- |" + " --- |" * len(pairs),
+    ]
+    for claim in README_CLAIMS:
+        for start in (None, *STARTS):
+            found = [r for r in records if (r["claim"], r["start"]) == (claim, start)]
+            if found:
+                by_pair = {(r["degradation"], r["solver"]): describe(r) for r in found}
+                label = RULES[claim].label + (f" ({start} start)" if start else "")
+                lines.append(f"| {label} | " + " | ".join(by_pair[pair] for pair in pairs) + " |")
+    return "\n".join(lines) + "\n"
+
+
+RESULTS = ("<!-- results:begin -->\n", "<!-- results:end -->\n")
+
+
+def into_readme(readme: str, records: Sequence[Mapping]) -> str:
+    """The README's text with its results table replaced by that of ``records``; ValueError without the two marks."""
+    begin, end = RESULTS
+    if begin not in readme or end not in readme:
+        raise ValueError(
+            f"README.md: the marks {begin.strip()} and {end.strip()} are missing; put them around the results."
+        )
+    return readme.partition(begin)[0] + begin + to_markdown(records) + end + readme.partition(end)[2]
+
+
+def main() -> None:
+    """`python -m flashdiff.headline`: copy the default study's numbers into README.md."""
+    readme = Path("README.md")
+    records = json.loads(Path("reports/headline.json").read_text(encoding="utf-8"))
+    readme.write_text(into_readme(readme.read_text(encoding="utf-8"), records), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

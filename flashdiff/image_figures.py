@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flashdiff.figure_style import METHOD_LABELS, canvas, need, styled
+from flashdiff.figure_style import LEVEL, METHOD_LABELS, PALETTE, SIGMA, canvas, need, styled
 
 
 def show(axis: Axes, image: np.ndarray, title: str = "", below: str = "") -> None:
@@ -102,4 +102,32 @@ def reconstructions(rows: pd.DataFrame, images: Mapping[str, np.ndarray], shown:
         cells.append(("truth", ""))
         for axis, title, (name, below) in zip(axes[line], titles, cells, strict=True):
             show(axis, images[name][k], title if line == 0 else "", below)
+    return figure
+
+
+@styled
+def one_image(
+    images: Mapping[str, np.ndarray],
+    captions: Mapping[str, str],
+    path: pd.DataFrame,
+    t: float,
+    sigma_hat: float,
+    sbar: float,
+    start: int,
+) -> Figure:
+    """Images (C, H, W) of one sample in a row, with captions; below them its predicted severity along the levels.
+
+    path: columns t, sigma_hat; t, sigma_hat, sbar and start are those of the measurement shown.
+    """
+    need(path, "t", "sigma_hat")
+    figure = Figure(figsize=(1.9 * len(images), 4.8), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.35])
+    for axis, (name, image) in zip(above.subplots(1, len(images)), images.items(), strict=True):
+        show(axis, image, name, captions[name])
+    axis = below.subplots()
+    axis.plot(path.t, path.sigma_hat, color=PALETTE[0], marker="o", ms=3, lw=1.2, label="this image at all levels")
+    axis.plot([t], [sigma_hat], "o", ms=9, color=PALETTE[1], label=f"the measurement above: σ̂ = {sigma_hat:.3f}")
+    axis.plot([t], [sbar], "x", ms=8, color="black", label=f"its true error: s̄ = {sbar:.3f}")
+    axis.set(xlabel=LEVEL, ylabel=SIGMA, ylim=(0, None), title=f"Flash starts this image at index {start}")
+    axis.legend()
     return figure

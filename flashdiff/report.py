@@ -1,6 +1,7 @@
 """reports/index.html: the study on one static page, from the files its stages wrote. Works offline; equal runs, equal bytes."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from flashdiff.figure_style import METHOD_LABELS
 CAPTIONS = {
     "degradation_levels": "What the encoder sees: eight images from clean to the worst level.",
     "learning_curve": "Training of the severity encoder, and its answers on held-out images.",
-    "severity_against_level_per_image": "Predicted severity as one image is degraded more and more (the paper's Fig. 3). Lines rise, and images differ: at the same level some are harder than others.",
+    "severity_against_level_per_image": "Predicted severity as one image is degraded more and more (the paper's Fig. 3). "
+    "Lines rise, and images differ: at the same level some are harder than others.",
     "ordering_by_pair": "Of all images, how many have the severities of two levels in the right order.",
     "severity_against_level": "Predicted severity over the test set (the paper's Fig. 4), every image at its own level.",
     "calibration": "True error of the latent against the predicted one. On the dashed line the encoder is right about its own error.",
@@ -20,7 +22,8 @@ CAPTIONS = {
     "outliers": "The images whose severity lies furthest from what their level lets expect (the paper's Fig. 5).",
     "matched_pairs": "Equal severity from very different levels: a plain image that is badly degraded beside a busy one that is hardly touched.",
     "reconstructions": "Severity rises from top to bottom. Under each image: PSNR and denoiser evaluations (NFE).",
-    "quality_against_steps": "Quality against evaluations (the paper's Fig. 2). The line joins starts that are the same for all images; the marks choose per image.",
+    "quality_against_steps": "Quality against evaluations (the paper's Fig. 2). "
+    "The line joins starts that are the same for all images; the marks choose per image.",
     "start_distribution": "Where the walks begin, over the test images.",
     "quality_against_cost": "All methods and controls: quality against evaluations, with 95% intervals.",
     "wall_clock": "Measured seconds per image on the machine that ran this study.",
@@ -30,6 +33,13 @@ TABLE_CAPTIONS = {
     "quality": "Mean quality and cost of every method; brackets are 95% intervals.",
     "paired": "Gains of Flash on the same images; an interval above zero is a gain that chance does not explain.",
 }
+AGAINST = {
+    "t": "level t",
+    "sbar": "true latent error s̄",
+    "psnr": "PSNR of D(ẑ)",
+    "perceptual": "perceptual distance of D(ẑ)",
+}
+"""What severity is correlated with, in words."""
 PARTS = (
     ("What the encoder is asked", "train_severity", False, ()),
     ("Does it order severity?", "order", False, ()),
@@ -48,16 +58,21 @@ def assemble(folder: str | Path, study: str, degradations: Sequence[str], solver
 
     reports = Path(folder) / "reports"
     records = headline.collect(folder, study, degradations, solvers)
-    template = Environment(autoescape=False, trim_blocks=True).from_string(
+    template = Environment(autoescape=True, trim_blocks=True).from_string(
         files("flashdiff").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     )
     page = template.render(
         study=study,
-        n=max(r["n"] for r in records if r["claim"] == "psnr_gain_db"),
+        n=max(r["n"] or 0 for r in records if r["claim"] == "psnr_gain_db"),
         sentences=[sentence(records, d, s) for d in degradations for s in solvers],
         claims={_title(d): _claims_table([r for r in records if r["degradation"] == d]) for d in degradations},
         sections=[_section(reports, d, solvers) for d in degradations],
-        notebooks=[p.relative_to(reports).as_posix() for p in sorted((reports / "notebooks").glob("*.ipynb"))],
+        # the report's own notebook is written after this page, and would appear from the second run on
+        notebooks=[
+            p.relative_to(reports).as_posix()
+            for p in sorted((reports / "notebooks").glob("*.ipynb"))
+            if p.name != "07_report.ipynb"
+        ],
     )
     path = reports / "index.html"
     path.write_text(page, encoding="utf-8")
@@ -65,7 +80,7 @@ def assemble(folder: str | Path, study: str, degradations: Sequence[str], solver
 
 
 def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
-    """The main result of one degradation and solver in plain words, read off the records."""
+    """The main result of one degradation and solver in plain words (HTML), read off the records."""
 
     def of(claim: str, start: str | None, unit: str | None = None) -> Mapping:
         return next(
@@ -79,26 +94,31 @@ def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
         nfe, gain, distance = (of(claim, start) for claim in ("nfe_ratio", "psnr_gain_db", "perceptual_gain"))
         parts.append(
             f"{'with the published start' if start == 'published' else 'with the consistent start'} Flash needs "
-            f"{nfe['value']:.1f} times fewer denoiser evaluations than the full-length baseline, {_gain(gain, 'PSNR')} and "
+            f"{_number(nfe['value'], '.1f')} times fewer denoiser evaluations than the full-length baseline, {_gain(gain, 'PSNR')} and "
             f"{_gain(distance, 'perceptual distance')}"
         )
     order, error = of("ordering_accuracy", None), of("spearman_error", None)
     return (
-        f"<strong>{_title(degradation)}, {solver.upper()}:</strong> the encoder puts {100 * order['value']:.1f}% of all pairs of "
-        f"levels in the right order and its severity correlates with the true error at {error['value']:.2f} (Spearman); "
-        + "; ".join(parts)
-        + "."
+        f"<strong>{escape(_title(degradation))}, {escape(solver.upper())}:</strong> the encoder puts "
+        f"{_number(order['value'], '.1%')} of all pairs of levels in the right order and its severity correlates with the true "
+        f"error at {_number(error['value'], '.2f')} (Spearman); " + "; ".join(parts) + "."
     )
 
 
 def _gain(record: Mapping, what: str) -> str:
-    """ "PSNR 1.2 dB [..] better", or worse, or not distinguishable from zero."""
-    text = headline.describe(record)
+    """ "PSNR is better by 1.2 dB [..]", or worse by, or not distinguishable from the baseline's."""
+    if record["value"] is None:
+        return f"{what} was not measured"
     if record["low"] > 0:
-        return f"{what} is better by {text}"
+        return f"{what} is better by {headline.describe(record)}"
     if record["high"] < 0:
-        return f"{what} is worse ({text})"
-    return f"{what} is not distinguishable ({text})"
+        loss = {"value": -record["value"], "low": -record["high"], "high": -record["low"]}
+        return f"{what} is worse by {headline.describe({**record, **loss})}"
+    return f"{what} is not distinguishable from the baseline's (difference {headline.describe(record)})"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "(not measured)" if value is None else format(value, form)
 
 
 def _title(degradation: str) -> str:
@@ -107,10 +127,16 @@ def _title(degradation: str) -> str:
 
 def _claims_table(records: Sequence[Mapping]) -> str:
     table = headline.to_frame(records).drop(columns="degradation")
-    html = table.to_html(index=False, border=0, na_rep="")
+    html = _html(table)
     for verdict in ("not reproduced", "reproduced", "described", "not tested"):
         html = html.replace(f"<td>{verdict}</td>", f'<td class="{verdict.replace(" ", "-")}">{verdict}</td>')
     return html
+
+
+def _html(table: pd.DataFrame) -> str:
+    """The table as HTML; pandas escapes its text, and would cut cells at 50 characters."""
+    with pd.option_context("display.max_colwidth", None):
+        return table.to_html(index=False, border=0, na_rep="")
 
 
 def _section(reports: Path, degradation: str, solvers: Sequence[str]) -> dict:
@@ -150,34 +176,35 @@ def _table(reports: Path, name: str, item: str) -> dict | None:
     if not path.is_file():
         return None
     table = with_intervals(pd.read_csv(path))
+    if "sigma hat against" in table:
+        table["sigma hat against"] = table["sigma hat against"].replace(AGAINST)
+        table = table.rename(columns={"sigma hat against": "σ̂ against"})
     for column in ("method", "baseline"):
         if column in table:
             table[column] = table[column].map(lambda m: METHOD_LABELS.get(m, m.replace("fixed_", "fixed start ")))
-    return {"caption": TABLE_CAPTIONS[name], "html": table.to_html(index=False, border=0, na_rep="")}
+    return {"caption": TABLE_CAPTIONS[name], "html": _html(table)}
 
 
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns x, x_low, x_high become one readable column "x [low, high]"; three significant decimals."""
+    """Columns x, x_low, x_high become one readable column "x [low, high]", integers stay, and NaN is an empty cell.
+
+    All numbers of a column have the same decimals, fewer the larger its numbers are.
+    """
     readable = {}
     for column in table:
         if column.endswith(("_low", "_high")):
             continue
-        values = table[column]
+        values, interval = table[column], [f"{column}_low", f"{column}_high"]
+        bounds = table[interval] if set(interval) <= set(table) else None
         if pd.api.types.is_numeric_dtype(values):
-            digits = (
-                0
-                if values.abs().max() >= 100
-                else 1
-                if values.abs().max() >= 50
-                else 3
-                if values.abs().max() < 2
-                else 2
-            )
+            largest = values.abs().max()
+            digits = 0 if largest >= 100 else 1 if largest >= 50 else 3 if largest < 2 else 2
+            if bounds is None and pd.api.types.is_integer_dtype(values):
+                digits = 0
             text = values.map(lambda v, d=digits: f"{v:.{d}f}")
-            if f"{column}_low" in table:
-                bounds = zip(text, table[f"{column}_low"], table[f"{column}_high"], strict=True)
-                text = [f"{v} [{low:.{digits}f}, {high:.{digits}f}]" for v, low, high in bounds]
-            readable[column.replace("_", " ")] = text
-        else:
-            readable[column.replace("_", " ")] = values
+            if bounds is not None:
+                brackets = [f" [{low:.{digits}f}, {high:.{digits}f}]" for low, high in bounds.to_numpy()]
+                text += pd.Series(brackets, index=table.index).where(bounds.notna().all(axis=1), "")
+            values = text.where(values.notna(), "")
+        readable[column.replace("_", " ")] = values
     return pd.DataFrame(readable)

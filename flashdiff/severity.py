@@ -172,11 +172,21 @@ def ordering_accuracy(sigma: Tensor) -> Tensor:
 
 
 def severity_at_levels(
-    encoder: SeverityEncoder, x: Tensor, degradation: Degradation, noise_std: float, levels: Tensor, *, seed: int = 0
+    encoder: SeverityEncoder,
+    x: Tensor,
+    degradation: Degradation,
+    noise_std: float,
+    levels: Tensor,
+    *,
+    seed: int = 0,
+    ids: np.ndarray | None = None,
 ) -> Tensor:
-    """sigma_hat (n, T) of clean images x (n, C, H, W) degraded at levels (T,), every level with its own noise."""
+    """sigma_hat (n, T) of clean images x (n, C, H, W) degraded at levels (T,), every level with its own noise.
+
+    ids (n,) key the noise, by default 0..n-1.
+    """
     columns = []
     for k, level in enumerate(levels):
-        y = measure(x, degradation, float(level), noise_std, seed=seed + k).y
+        y = measure(x, degradation, float(level), noise_std, seed=seed + k, ids=ids).y
         columns.append(encoder.infer(y).sigma_hat)
     return torch.stack(columns, dim=1)

@@ -1,4 +1,4 @@
-"""What of the sources a stage depends on: its notebook's cells, and the code of every module the notebook can reach.
+"""What of the sources a stage depends on: its notebook's cells, the code of every module they reach, their templates.
 
 Saving a notebook from Jupyter, mending a comment or a docstring changes files, but no digest: nothing reruns.
 """
@@ -12,15 +12,17 @@ PACKAGE = Path(__file__).parent
 
 
 def code_of_module(source: str) -> str:
-    """A module's code without comments and docstrings, in one layout."""
+    """A module's code without comments and docstrings (also those of attributes), in one layout."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and ast.get_docstring(node) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [statement for statement in node.body if not _is_text(statement)] or [ast.Pass()]
     return ast.unparse(tree) + "\n"
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def code_of_notebook(notebook: Path) -> tuple[str, str]:
@@ -65,13 +67,16 @@ def _imported(source: str, package: Path) -> Iterator[Path]:
 
 
 def of_stage(notebook: Path, package: Path = PACKAGE) -> str:
-    """The digest of a notebook: its cells, then one line per reachable module with the hash of its code."""
+    """The digest of a notebook: its cells, then a line per reachable module and per template, with its hash."""
     text, code = code_of_notebook(notebook)
-    modules = {
-        path.relative_to(package): hashlib.sha256(code_of_module(path.read_text(encoding="utf-8")).encode()).hexdigest()
-        for path in reachable(code, package)
-    }
-    return text + "".join(f"{digest} {path.as_posix()}\n" for path, digest in modules.items())
+    files = {path: code_of_module(path.read_text(encoding="utf-8")) for path in reachable(code, package)}
+    for template in sorted(package.glob("templates/*")):
+        if any(template.name in module for module in files.values()):
+            files[template] = template.read_text(encoding="utf-8")
+    return text + "".join(
+        f"{hashlib.sha256(content.encode()).hexdigest()} {path.relative_to(package).as_posix()}\n"
+        for path, content in files.items()
+    )
 
 
 def write(notebooks: Path, folder: Path) -> None:

@@ -134,9 +134,11 @@ def _reports_survive() -> Iterator[None]:
 
 
 def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
+    import nbformat
     import papermill
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
 
     class OwnKernel(AsyncKernelManager):
         """With no kernel folders to search, Jupyter falls back on the interpreter of this very process."""
@@ -161,17 +163,23 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
             str(running),
             parameters=values,
             kernel_name="python3",
+            language="python",
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
             kernel_manager_class=OwnKernel,
             extra_arguments=["--log-level=ERROR"],
         )
-    except papermill.PapermillExecutionError as error:
+    except (papermill.PapermillExecutionError, DeadKernelError) as error:
         os.replace(running, failed)
-        first_line = next((line for line in error.source.splitlines() if line.strip()), "")
+        if isinstance(error, DeadKernelError):
+            cell = [cell for cell in nbformat.read(failed, as_version=4).cells if cell.get("execution_count")][-1]
+            number, source, what = cell.execution_count, cell.source, "ended its Python process; is memory short?"
+        else:
+            number, source, what = error.exec_count, error.source, f"failed with {error.ename}: {error.evalue}"
+        first_line = next((line for line in source.splitlines() if line.strip()), "")
         raise StageError(
-            f"{notebook.name}: cell {error.exec_count} ({first_line}) failed with {error.ename}: {error.evalue}\n"
+            f"{notebook.name}: cell {number} ({first_line}) {what}\n"
             f"The cells up to there are in {failed}; the previous report is untouched."
         ) from None
     normalise(executed)
@@ -198,7 +206,13 @@ def normalise(notebook) -> None:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
             continue
-        cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+        printed = [out for out in cell.outputs if out.get("name") != "stderr"]
+        cell.outputs = []
+        for out in printed:
+            if out.output_type == "stream" and cell.outputs and cell.outputs[-1].output_type == "stream":
+                cell.outputs[-1].text += out.text  # what went to stderr in between had cut it
+            else:
+                cell.outputs.append(out)
         for out in cell.outputs:
             for kind, text in out.get("data", {}).items():
                 if isinstance(text, str) and kind.startswith("text/"):

@@ -4,11 +4,10 @@ Nothing heavy is imported here: a wrong parameter is one sentence in a second.
 """
 
 import difflib
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -24,7 +23,7 @@ class StudyError(ValueError):
 class Section(BaseModel):
     """A part of the study file: unknown names are refused, values are never changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -49,11 +48,12 @@ class Autoencoder(Section):
     kl: float = Field(ge=0, description="weight of the KL divergence per latent entry")
     seed: Seed
 
-    @model_validator(mode="after")
-    def _groups(self):
-        if any(c % 8 for c in self.channels):
-            raise ValueError("channels must be multiples of 8 (the size of a normalisation group)")
-        return self
+    @field_validator("channels")
+    @classmethod
+    def _groups(cls, channels):
+        if any(c % 8 for c in channels):
+            raise ValueError(f"{channels} must be multiples of 8 (the size of a normalisation group)")
+        return channels
 
 
 class Denoiser(Section):
@@ -67,11 +67,12 @@ class Denoiser(Section):
     mixed_precision: Precision
     seed: Seed
 
-    @model_validator(mode="after")
-    def _groups(self):
-        if any(c % 32 for c in self.channels):
-            raise ValueError("channels must be multiples of 32 (the number of normalisation groups)")
-        return self
+    @field_validator("channels")
+    @classmethod
+    def _groups(cls, channels):
+        if any(c % 32 for c in channels):
+            raise ValueError(f"{channels} must be multiples of 32 (the number of normalisation groups)")
+        return channels
 
 
 class FeatureClassifier(Section):
@@ -218,10 +219,17 @@ def load(path: str | Path = "params.yaml") -> Study:
         content = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(f"{path}: there is no study file; run from the folder of a study.") from None
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: not readable as UTF-8 ({error.reason}); save it in that encoding.") from None
     except YAMLError as error:
-        raise StudyError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend that line.") from None
+        problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise StudyError(
+            f"{path}{where}: not readable as YAML ({problem or ' '.join(str(error).split())}); mend that line."
+        ) from None
     if not isinstance(content, dict):
-        raise StudyError(f"{path}: holds {type(content).__name__}; a study file is a mapping of sections.")
+        found = "empty" if content is None else "not a mapping"
+        raise StudyError(f"{path}: {found}; a study file is a mapping of sections, as the repository's params.yaml is.")
     try:
         return Study.model_validate(content)
     except ValidationError as error:
@@ -230,33 +238,46 @@ def load(path: str | Path = "params.yaml") -> Study:
 
 def _sentence(problem: dict[str, Any]) -> str:
     """One sentence for one of pydantic's problems: the field, its value, what to do."""
-    location = [str(part) for part in problem["loc"]]
+    location, value, kind = [str(part) for part in problem["loc"]], problem.get("input"), problem["type"]
+    beside = _names_beside(location)
     # pydantic names the chosen member of a union in the location: degradations.blur.gaussian_blur.std_min
     if len(location) > 2 and location[0] in ("degradations", "solvers") and location[2] in _KINDS:
         del location[2]
-    field, value = ".".join(location), problem.get("input")
-    shown = "" if isinstance(value, dict) else f" {value!r}"
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], _field_names(), n=1)
-        return f"{field}: unknown name{f'; did you mean {near[0]!r}?' if near else '; remove it.'}"
-    if problem["type"] == "missing":
-        return f"{field}: missing; add it."
-    if problem["type"] == "union_tag_invalid":
-        return f"{field}.kind: {value.get('kind')!r} is unknown; choose one of {problem['ctx']['expected_tags']}."
+    field = ".".join(part for part in location if part != "[key]")
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{field}:{shown} is not valid: {message[0].lower()}{message[1:]}." if field else f"{message}."
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], beside, n=1)
+        return f"{field}: unknown name{f'; did you mean {near[0]!r}?' if near else '; remove it.'}"
+    if kind == "missing":
+        return f"{field}: missing; add it."
+    if kind == "union_tag_not_found":
+        return f"{field}.kind: missing; add it."
+    if kind == "union_tag_invalid":
+        return f"{field}.kind: {value.get('kind')!r} is unknown; choose one of {problem['ctx']['expected_tags']}."
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{field}: {value!r} is not valid: it should be a section, with one 'name: value' per line."
+    if kind == "too_short":
+        return f"{field}: empty; give at least one entry."
+    if kind == "string_pattern_mismatch":
+        signs = "_ and -" if "-]" in problem["ctx"]["pattern"] else "_"
+        return f"{field}: {value!r} is not valid: use small letters and digits, and after the first {signs}, too."
+    if kind == "value_error":
+        return f"{field}: {message}." if field else f"{message}."
+    return f"{field}: {value!r} is not valid: {message[0].lower()}{message[1:]}."
 
 
-_KINDS = {"gaussian_blur", "random_inpainting", "ldps"}
+_KINDS = {"gaussian_blur": GaussianBlurEntry, "random_inpainting": RandomInpaintingEntry, "ldps": LDPSEntry}
 
 
-def _field_names() -> set[str]:
-    """All parameter names of the schema, for "did you mean"."""
-    names: set[str] = set()
-    for kind in vars(sys.modules[__name__]).values():
-        if isinstance(kind, type) and issubclass(kind, Section):
-            names |= set(kind.model_fields)
-    return names
+def _names_beside(location: list[str]) -> set[str]:
+    """The names that the section around a problem knows, for "did you mean"."""
+    section: type[Section] = Study
+    for part in location[:-1]:
+        annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        for kind in (_KINDS.get(part), annotation, *get_args(annotation)[-1:]):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                section = kind
+    return set(section.model_fields)
 
 
 def select(study: Study, dotted: str) -> Any:
@@ -264,8 +285,6 @@ def select(study: Study, dotted: str) -> Any:
     value: Any = study.model_dump(mode="json")
     for part in dotted.split("."):
         if not isinstance(value, dict) or part not in value:
-            raise StudyError(
-                f"{dotted}: there is no such parameter; it is named in the command of a stage in dvc.yaml."
-            )
+            raise StudyError(f"{dotted}: there is no such parameter; mend the command in dvc.yaml that names it.")
         value = value[part]
     return value

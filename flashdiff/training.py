@@ -98,7 +98,7 @@ def train(
         raise ValueError(f"batch_size: {recipe.batch_size} is not divisible by {world} processes; choose a multiple.")
 
     trained = list(parameters if parameters is not None else model.parameters())
-    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
     schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup, recipe.steps)
     ema = EMAModel(trained, decay=recipe.ema, use_ema_warmup=True, power=0.75)
     history: list[dict[str, float]] = []

@@ -1,0 +1,195 @@
+"""The whole study on 64 small images through the real dvc.yaml: every stage, every notebook, every report, and reruns.
+
+It runs in a copy of the repository, so that nothing here depends on what the working tree holds or leaves anything in it.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+DEGRADATIONS = ("gaussian_blur", "random_inpainting")
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # as the Makefile does
+    "DVC_NO_ANALYTICS": "1",
+    "OMP_NUM_THREADS": "1",  # tiny models gain nothing from threads
+}
+
+
+def dvc(folder: Path, *arguments: str, succeeds: bool = True) -> str:
+    """Run dvc in a study's folder and return what it printed, complaints included where it is to fail."""
+    program = Path(sys.executable).with_name("dvc")
+    run = subprocess.run([program, *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    said = run.stdout + run.stderr
+    assert (run.returncode == 0) == succeeds, said[-4000:]
+    return run.stdout if succeeds else said
+
+
+def stages_that_ran(said: str) -> set[str]:
+    return set(re.findall(r"Running stage '([^']+)'", said))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A git repository with what git would track of this one."""
+    copy = tmp_path_factory.mktemp("repository")
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git repository to copy")
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    ).stdout.split(b"\0")
+    for name in filter(None, map(bytes.decode, tracked)):
+        if (ROOT / name).is_file() and not name.startswith(("data/prior/", "reports/")):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes((ROOT / name).read_bytes())
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "copy"]):
+        subprocess.run([*git, *command], cwd=copy, check=True)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def study(repository):
+    """The smoke study's folder after its first `dvc repro`."""
+    folder = repository / "studies" / "smoke"
+    ran = stages_that_ran(dvc(folder, "repro"))
+    names = set(YAML(typ="safe").load((folder / "dvc.yaml").read_text())["stages"])
+    assert {name.partition("@")[0] for name in ran} == names
+    subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "run"],
+        cwd=repository,
+        check=True,
+    )
+    return folder
+
+
+def test_every_notebook_ran_and_kept_its_outputs(study):
+    executed = list((study / "reports/notebooks").glob("*.ipynb"))
+    sources = {path.stem for path in (ROOT / "notebooks").glob("0*.ipynb")}
+    assert {path.stem.partition("-")[0] for path in executed} == sources
+    for path in executed:
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        assert all(cell["execution_count"] for cell in cells), path.name
+        assert any(cell["outputs"] for cell in cells), path.name
+
+
+def test_the_report_and_its_records_are_there(study):
+    page = (study / "reports/index.html").read_text()
+    for source in re.findall(r'src="([^"]+)"', page):
+        assert (study / "reports" / source).is_file(), source
+    records = json.loads((study / "reports/headline.json").read_text())
+    assert {(r["study"], r["degradation"], r["solver"]) for r in records} == {
+        ("smoke", d, "ldps") for d in DEGRADATIONS
+    }
+
+
+def test_rows_hold_every_image_and_method_once(study):
+    for degradation in DEGRADATIONS:
+        rows = pd.read_parquet(study / f"data/results/reconstruction-{degradation}-ldps.parquet")
+        assert (rows.groupby("method").image.nunique() == 6).all() and (rows.groupby("method").size() == 6).all()
+        full = rows[rows.method == "full_length"]
+        assert (full.nfe == 20).all()
+        assert (rows[rows.method == "no_diffusion"].nfe == 0).all()
+        assert (rows.nfe == rows.start + 1).all()
+
+
+def test_nothing_to_do_the_second_time(study):
+    said = dvc(study, "repro")
+    assert stages_that_ran(said) == set()
+    assert "up to date" in said
+
+
+def test_metrics_and_plots_are_declared(study):
+    (shown,) = json.loads(dvc(study, "metrics", "show", "--json")).values()
+    for degradation in DEGRADATIONS:
+        (summary,) = [
+            v for path, v in shown["data"].items() if path.endswith(f"reports/summary/{degradation}-ldps.json")
+        ]
+        assert 0 <= summary["data"]["ordering_accuracy"] <= 1
+        assert summary["data"]["published"]["nfe_ratio"] > 1
+    plots = dvc(study, "plots", "show", "--out", "plots")
+    assert "plots" in plots and list((study / "plots").rglob("*.png"))
+
+
+def test_explorer_notebook_runs_on_the_study(study, monkeypatch, tmp_path):
+    import papermill
+
+    monkeypatch.setenv("FLASHDIFF_STUDY", str(study))
+    done = papermill.execute_notebook(
+        str(ROOT / "notebooks/explore_severity.ipynb"),
+        str(tmp_path / "explored.ipynb"),
+        kernel_name="python3",
+        progress_bar=False,
+        extra_arguments=["--log-level=ERROR"],
+    )
+    assert "VBox" in str(done.cells[2].outputs)
+
+
+def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
+    said = dvc(study, "exp", "run", "--set-param", "ordering.levels=3")
+    assert stages_that_ran(said) == {"order@gaussian_blur", "order@random_inpainting", "report"}
+    accuracy = json.loads((study / "reports/metrics/ordering-gaussian_blur.json").read_text())
+    assert accuracy["levels"] == 3
+    difference = json.loads(dvc(study, "metrics", "diff", "--json"))
+    assert any("reports/summary/" in path for path in difference["diff"])
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "stages"),
+    [
+        ("reconstruction", "bootstrap", 150, {"reconstruct", "speedup"}),
+        ("correlation", "bootstrap", 150, {"correlate"}),
+        ("severity", "lambda_sigma", 2.0, {"train_severity"}),
+        ("prior", "card_steps", 4, {"train_prior"}),
+        ("tune", "step_sizes", [0.2], {"tune"}),
+    ],
+)
+def test_a_parameter_changes_the_stages_that_read_it(study, section, field, value, stages):
+    """Without running: dvc status names what a parameter invalidates directly; what follows from those, it finds as it runs."""
+    path, yaml = study / "params.yaml", YAML()
+    before = path.read_text()
+    content = yaml.load(before)
+    content[section][field] = value
+    try:
+        with path.open("w") as file:
+            yaml.dump(content, file)
+        status = json.loads(dvc(study, "status", "--json", "dvc.yaml"))
+    finally:
+        path.write_text(before)
+    changed = {stage.partition("@")[0] for stage, why in status.items() if "params.yaml" in json.dumps(why)}
+    assert changed == stages
+
+
+def test_a_failing_cell_leaves_the_previous_report(study, repository):
+    notebook = repository / "notebooks" / "07_report.ipynb"
+    source = json.loads(notebook.read_text())
+    reports = {path: path.read_bytes() for path in (study / "reports").rglob("*") if path.is_file()}
+    source["cells"][-1]["source"] = ['raise RuntimeError("broken on purpose")']
+    notebook.write_text(json.dumps(source))
+    said = dvc(study, "repro", succeeds=False)
+    assert "07_report.ipynb: cell" in said and "broken on purpose" in said
+    for path, content in reports.items():
+        assert path.is_file() and path.read_bytes() == content, path
+
+
+def test_a_wrong_parameter_stops_before_any_stage_works(study):
+    path = study / "params.yaml"
+    before = path.read_text()
+    try:
+        path.write_text(before.replace("n_images: 8", "n_images: none at all"))
+        said = dvc(study, "repro", succeeds=False)
+    finally:
+        path.write_text(before)
+    assert "ordering.n_images: 'none at all' is not valid" in said

@@ -1,0 +1,256 @@
+"""The study file: a wrong one is refused in one sentence per problem, before anything heavy is loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from flashdiff.study import StudyError, load, select
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ROOT / "studies" / "smoke" / "params.yaml"
+MISSING = object()
+BLUR, INPAINTING = "degradations.gaussian_blur", "degradations.random_inpainting"
+
+
+def with_value(folder, dotted, value):
+    """A copy of the smoke study with one value changed or left out; returns its path."""
+    study = YAML(typ="safe").load(SMOKE.read_text(encoding="utf-8"))
+    section = study
+    *outer, last = dotted.split(".")
+    for part in outer:
+        section = section[part]
+    if value is MISSING:
+        del section[last]
+    else:
+        section[last] = value
+    with open(folder / "params.yaml", "w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(study, file)
+    return folder / "params.yaml"
+
+
+def refusal(path):
+    """What load says about a study file, without the file's name in front."""
+    with pytest.raises(StudyError) as refused:
+        load(path)
+    message = str(refused.value)
+    assert message.startswith(str(path)) and message.endswith((".", "?"))
+    return message.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(ROOT.glob("studies/*/params.yaml"))], ids=str)
+def test_shipped_studies_are_valid(path):
+    study = load(path)
+    folder = path.parent
+    assert study.study == ("fashion-mnist" if folder == ROOT else folder.name)
+    assert (folder / study.root).resolve() == ROOT
+    assert study.data.images is None or (folder / study.data.images).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "sentence"),
+    [
+        ("severity.step", 3, "severity.step: unknown name; did you mean 'steps'?"),
+        (f"{BLUR}.std_maxx", 1, f"{BLUR}.std_maxx: unknown name; did you mean 'std_max'?"),
+        ("prior.denoiser.head_dim", 1, "prior.denoiser.head_dim: unknown name; did you mean 'head'?"),
+        ("colour", 1, "colour: unknown name; remove it."),
+        ("solvers.ldps.eta", 1, "solvers.ldps.eta: unknown name; remove it."),
+        (f"{BLUR}.drop_max", 0.5, f"{BLUR}.drop_max: unknown name; did you mean 'std_max'?"),
+        ("severity", MISSING, "severity: missing; add it."),
+        ("severity.steps", MISSING, "severity.steps: missing; add it."),
+        (f"{BLUR}.kind", MISSING, f"{BLUR}.kind: missing; add it."),
+        ("solvers.ldps.kind", MISSING, "solvers.ldps.kind: missing; add it."),
+        ("severity.steps", "20", "severity.steps: '20' is not valid: input should be a valid integer."),
+        ("severity.steps", 2.5, "severity.steps: 2.5 is not valid: input should be a valid integer."),
+        ("severity.steps", True, "severity.steps: True is not valid: input should be a valid integer."),
+        ("severity.steps", None, "severity.steps: None is not valid: input should be a valid integer."),
+        ("severity.ema", "0.9", "severity.ema: '0.9' is not valid: input should be a valid number."),
+        ("data.images", 3, "data.images: 3 is not valid: input should be a valid string."),
+        ("tune.step_sizes", 0.1, "tune.step_sizes: 0.1 is not valid: input should be a valid list."),
+        (
+            "severity",
+            None,
+            "severity: None is not valid: it should be a section, with one 'name: value' per line.",
+        ),
+        (
+            "degradations.gaussian_blur",
+            1,
+            f"{BLUR}: 1 is not valid: it should be a section, with one 'name: value' per line.",
+        ),
+        (
+            "solvers",
+            "ldps",
+            "solvers: 'ldps' is not valid: it should be a section, with one 'name: value' per line.",
+        ),
+        ("severity.steps", 0, "severity.steps: 0 is not valid: input should be greater than or equal to 1."),
+        ("severity.ema", 1.0, "severity.ema: 1.0 is not valid: input should be less than 1."),
+        (
+            "severity.learning_rate",
+            float("inf"),
+            "severity.learning_rate: inf is not valid: input should be a finite number.",
+        ),
+        ("data.channels", 2, "data.channels: 2 is not valid: input should be 1 or 3."),
+        (
+            "prior.denoiser.mixed_precision",
+            "fp16",
+            "prior.denoiser.mixed_precision: 'fp16' is not valid: input should be 'auto', 'no' or 'bf16'.",
+        ),
+        (
+            "reconstruction.fixed_starts",
+            [3, -1],
+            "reconstruction.fixed_starts.1: -1 is not valid: input should be greater than or equal to 0.",
+        ),
+        ("tune.corrections", [], "tune.corrections: empty; give at least one entry."),
+        ("degradations", {}, "degradations: empty; give at least one entry."),
+        (
+            "data.name",
+            "My Images",
+            "data.name: 'My Images' is not valid: use small letters and digits, and after the first _ and -, too.",
+        ),
+        (
+            "degradations.Blur",
+            {"kind": "random_inpainting", "drop_max": 0.9, "noise_std": 0.1},
+            "degradations.Blur: 'Blur' is not valid: use small letters and digits, and after the first _, too.",
+        ),
+        (
+            f"{BLUR}.kind",
+            "motion_blur",
+            f"{BLUR}.kind: 'motion_blur' is unknown; choose one of 'gaussian_blur', 'random_inpainting'.",
+        ),
+        ("solvers.ldps.kind", "dps", "solvers.ldps.kind: 'dps' is not valid: input should be 'ldps'."),
+        (f"{BLUR}.std_max", 0.2, f"{BLUR}: std_max (0.2) must be larger than std_min (0.3)."),
+        (
+            "prior.autoencoder.channels",
+            [8, 12],
+            "prior.autoencoder.channels: [8, 12] must be multiples of 8 (the size of a normalisation group).",
+        ),
+        (
+            "prior.denoiser.channels",
+            [32, 40],
+            "prior.denoiser.channels: [32, 40] must be multiples of 32 (the number of normalisation groups).",
+        ),
+        (
+            "data.image_size",
+            18,
+            "data.image_size: 18 must be a multiple of 4, which the autoencoder divides it by.",
+        ),
+        (
+            "reconstruction.fixed_starts",
+            [3, 20, 25],
+            "reconstruction.fixed_starts: [20, 25] must be below prior.diffusion.n_steps (20).",
+        ),
+        ("ordering.n_images", 17, "ordering.n_images: 17 is more than the 16 test images; lower it."),
+        ("correlation.n_images", 17, "correlation.n_images: 17 is more than the 16 test images; lower it."),
+        ("reconstruction.n_images", 17, "reconstruction.n_images: 17 is more than the 16 test images; lower it."),
+        ("tune.n_images", 13, "tune.n_images: 13 is more than the 12 validation images; lower it."),
+    ],
+)
+def test_a_wrong_parameter_is_one_sentence(tmp_path, dotted, value, sentence):
+    assert refusal(with_value(tmp_path, dotted, value)) == sentence
+
+
+@pytest.mark.parametrize(("field", "value"), [("channels", 3), ("image_size", 24)])
+def test_fashion_mnist_is_grey_and_28_pixels_wide(tmp_path, field, value):
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    before = {"channels": "channels: 1\n", "image_size": "image_size: 32\n"}[field]
+    assert text.count(before) == 1
+    (tmp_path / "params.yaml").write_text(text.replace(before, f"{field}: {value}\n"), encoding="utf-8")
+    sentence = "data: fashion-mnist needs channels: 1 and an image_size of at least 28."
+    assert refusal(tmp_path / "params.yaml") == sentence
+
+
+def test_two_problems_are_two_sentences(tmp_path):
+    text = SMOKE.read_text(encoding="utf-8").replace("seed: 0\n", "seed: -1\ncolour: 1\n", 1)
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(StudyError) as refused:
+        load(tmp_path / "params.yaml")
+    first, second = str(refused.value).splitlines()
+    assert "seed: -1 is not valid" in first and "colour: unknown name" in second
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"seed: [0\n", "not readable as YAML (expected ',' or ']', but got '<stream end>'); mend that line."),
+        (
+            b"seed: 0\nseed: 1\n",
+            'line 2: not readable as YAML (found duplicate key "seed" with value "1" (original value: "0"));'
+            " mend that line.",
+        ),
+        (b"- seed\n", "not a mapping; a study file is a mapping of sections, as the repository's params.yaml is."),
+        (b"seed\n", "not a mapping; a study file is a mapping of sections, as the repository's params.yaml is."),
+        (b"", "empty; a study file is a mapping of sections, as the repository's params.yaml is."),
+        (b"study: caf\xe9\n", "not readable as UTF-8 (invalid continuation byte); save it in that encoding."),
+    ],
+)
+def test_an_unreadable_file_is_one_sentence(tmp_path, content, sentence):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    message = refusal(path)
+    assert message.endswith(sentence) and "\n" not in message
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    assert refusal(tmp_path / "params.yaml") == "there is no study file; run from the folder of a study."
+
+
+@pytest.mark.parametrize(("written", "number"), [("1e-3", 1e-3), ("1.0e-3", 1e-3), ("1", 1.0)])
+def test_numbers_read_as_dvc_reads_them(tmp_path, written, number):
+    text = SMOKE.read_text(encoding="utf-8")
+    assert "  learning_rate: 0.001\n" in text
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace("  learning_rate: 0.001\n", f"  learning_rate: {written}\n"), encoding="utf-8")
+    assert load(path).severity.learning_rate == number
+
+
+def test_select_follows_a_dotted_path():
+    study = load(SMOKE)
+    assert select(study, "seed") == 0
+    assert select(study, INPAINTING) == {"kind": "random_inpainting", "drop_max": 0.95, "noise_std": 0.1}
+    assert select(study, "prior.denoiser.channels") == [32, 32]
+
+
+@pytest.mark.parametrize("dotted", ["severty", "severity.step", "severity.steps.x", "degradations.motion_blur"])
+def test_select_refuses_an_unknown_path(dotted):
+    with pytest.raises(StudyError) as refused:
+        select(load(SMOKE), dotted)
+    assert str(refused.value) == f"{dotted}: there is no such parameter; mend the command in dvc.yaml that names it."
+
+
+def check(folder):
+    command = [sys.executable, "-m", "flashdiff.stage", "check"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_check_refuses_a_bad_study_in_one_line(tmp_path):
+    with_value(tmp_path, "severity.step", 3)
+    done = check(tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "params.yaml: severity.step: unknown name; did you mean 'steps'?\n"
+
+
+def test_check_refuses_a_missing_folder_of_images_in_one_line(tmp_path):
+    with_value(tmp_path, "data.images", "photos")
+    done = check(tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == (
+        "data.images: there is no folder 'photos'; give the path of your images, relative to params.yaml.\n"
+    )
+
+
+def test_check_loads_nothing_heavy():
+    """So the answer to a wrong parameter comes at once."""
+    script = """
+import sys
+from flashdiff import stage
+assert stage.main(["check"]) == 0
+heavy = {"torch", "diffusers", "numpy", "pandas", "matplotlib", "papermill", "nbformat", "jupyter_client", "dvc"}
+print(sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=SMOKE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, loaded = done.stdout.splitlines()
+    assert first == "Study smoke: 2 degradations x 1 solvers = 2 comparisons; the parameters are valid."
+    assert loaded == "[]"
