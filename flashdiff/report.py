@@ -134,9 +134,8 @@ def _claims_table(records: Sequence[Mapping]) -> str:
 
 
 def _html(table: pd.DataFrame) -> str:
-    """The table as HTML; pandas escapes its text, and would cut cells at 50 characters."""
-    with pd.option_context("display.max_colwidth", None):
-        return table.to_html(index=False, border=0, na_rep="")
+    """The table as HTML; pandas escapes its text."""
+    return table.to_html(index=False, border=0, na_rep="")
 
 
 def _section(reports: Path, degradation: str, solvers: Sequence[str]) -> dict:

@@ -173,8 +173,10 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         os.replace(running, failed)
         if isinstance(error, DeadKernelError):
-            cell = [cell for cell in nbformat.read(failed, as_version=4).cells if cell.get("execution_count")][-1]
-            number, source, what = cell.execution_count, cell.source, "ended its Python process; is memory short?"
+            code = [cell for cell in nbformat.read(failed, as_version=4).cells if cell.cell_type == "code"]
+            # papermill's own record: a dead kernel may not have sent the number of its last cell
+            started = [cell for cell in code if cell.metadata.papermill.start_time]
+            number, source, what = len(started), started[-1].source, "ended its Python process; is memory short?"
         else:
             number, source, what = error.exec_count, error.source, f"failed with {error.ename}: {error.evalue}"
         first_line = next((line for line in source.splitlines() if line.strip()), "")

@@ -16,20 +16,25 @@ CONTROLS = ["adaptive_vs_best_fixed", "shuffled_severity", "random_start"]
 
 
 @functools.cache
-def study_metrics():
-    """{file name without the item: content} as the notebooks 03 to 06 write them, from synthetic rows."""
+def study_metrics(first=0):
+    """{file name without the item: content} as the notebooks 03 to 06 write them, from synthetic rows of the images
+    from number ``first`` on."""
+
+    def part(rows):
+        return rows[rows.image >= first]
+
     return {
-        "metrics/ordering": metrics.ordering_metrics(ordering_rows(), n_resamples=100),
-        "metrics/severity": metrics.severity_metrics(severity_rows(), n_resamples=100),
-        "metrics/reconstruction": metrics.reconstruction_metrics(reconstruction_rows(), n_resamples=100),
+        "metrics/ordering": metrics.ordering_metrics(part(ordering_rows()), n_resamples=100),
+        "metrics/severity": metrics.severity_metrics(part(severity_rows()), n_resamples=100),
+        "metrics/reconstruction": metrics.reconstruction_metrics(part(reconstruction_rows()), n_resamples=100),
         "timings/speedup": metrics.speed_metrics(timings()),
     }
 
 
 def write_metrics(folder, degradations=("gaussian_blur",), solvers=("ldps",)):
-    """The metrics files of a study below folder/reports."""
-    for degradation in degradations:
-        for kind, content in study_metrics().items():
+    """The metrics files of a study below folder/reports; no two degradations have the same numbers."""
+    for number, degradation in enumerate(degradations):
+        for kind, content in study_metrics(number).items():
             per_encoder = kind in ("metrics/ordering", "metrics/severity")
             for item in [degradation] if per_encoder else [f"{degradation}-{solver}" for solver in solvers]:
                 metrics.write_json(folder / f"reports/{kind}-{item}.json", content)
@@ -250,3 +255,41 @@ def test_the_table_keeps_whole_numbers_where_one_is_missing():
     records = [headline.record("ssim_gain", "toy", "blur", "ldps", m) for m in (interval(0.1, 0.05, 0.2), None)]
     table = headline.to_frame(records)
     assert [str(n) for n in table.n] == ["32", "<NA>"] and list(table.value) == ["0.100 [0.050, 0.200]", "not measured"]
+
+
+def test_summaries_hold_the_values_of_their_pair_and_no_seconds(tmp_path):
+    degradations = ["gaussian_blur", "random_inpainting"]
+    write_metrics(tmp_path, degradations)
+    records = headline.collect(tmp_path, "toy", degradations, ["ldps"])
+    headline.write_summaries(records, tmp_path / "summary")
+    assert {path.stem for path in (tmp_path / "summary").iterdir()} == {f"{name}-ldps" for name in degradations}
+    for degradation in degradations:
+        found = strict((tmp_path / f"summary/{degradation}-ldps.json").read_text())
+        expected = {"published": {}, "consistent": {}}
+        for r in records:
+            if r["degradation"] == degradation and r["claim"] in OF_ENCODER + OF_START[:-1]:
+                (expected[r["start"]] if r["start"] else expected)[r["claim"]] = r["value"]
+        assert found == expected and "wall_clock_ratio" not in str(found)
+
+
+def test_the_readme_table_has_a_column_per_pair_and_replaces_the_one_before(tmp_path):
+    degradations = ["gaussian_blur", "random_inpainting"]
+    write_metrics(tmp_path, degradations)
+    records = headline.collect(tmp_path, "toy", degradations, ["ldps"])
+    begin, end = headline.RESULTS
+    readme = headline.into_readme(f"above\n{begin}old\n{end}below\n", records)
+    assert readme == f"above\n{begin}{headline.to_markdown(records)}{end}below\n"
+    assert headline.into_readme(readme, records) == readme
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in readme.splitlines() if "|" in line]
+    assert lines[0][1:] == ["gaussian blur, LDPS", "random inpainting, LDPS"] and len(lines) == 2 + 4 + 2 * 6
+    cells = {line[0]: line[1:] for line in lines}
+    for r in records:
+        if r["claim"] in OF_ENCODER + OF_START:
+            label = headline.RULES[r["claim"]].label + (f" ({r['start']} start)" if r["start"] else "")
+            assert cells[label][degradations.index(r["degradation"])] == headline.describe(r)
+
+
+@pytest.mark.parametrize("readme", ["no marks", headline.RESULTS[0], headline.RESULTS[1]])
+def test_a_readme_without_both_marks_is_refused(readme):
+    with pytest.raises(ValueError, match=r"README.md: the marks <!-- results:begin --> and .* are missing"):
+        headline.into_readme(readme, [])

@@ -201,7 +201,7 @@ def test_a_failing_cell_is_named_and_leaves_the_reports_as_they_were(study):
 
 def test_a_kernel_that_dies_is_a_sentence(study):
     """As it does when memory runs out."""
-    notebook = write_notebook(study / "work.ipynb", "import os\nos._exit(9)", parameters="seed = 1")
+    notebook = write_notebook(study / "work.ipynb", "import os\nos._exit(9)", "print('never')", parameters="seed = 1")
     with pytest.raises(StageError) as failed:
         stage.run(notebook, Path("reports/notebooks/work.ipynb"), ["seed"])
     first, _ = str(failed.value).splitlines()
