@@ -39,7 +39,7 @@ figures: $(INSTALLED) study-exists ## write tables, figures and report again fro
 	@$(dvc) --force --single-item speedup report
 	@$(report)
 
-prior: $(INSTALLED) study-exists ## train the prior anew (hours on a CPU); `make study` then follows
+prior: $(INSTALLED) study-exists ## train the prior anew (about an hour on two cores); `make study` then follows
 	@$(dvc) download
 	@$(dvc) --force --single-item train_prior
 

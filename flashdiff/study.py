@@ -87,6 +87,13 @@ class Diffusion(Section):
     beta_start: float = Field(gt=0, lt=1)
     beta_end: float = Field(gt=0, lt=1)
 
+    @field_validator("beta_end")
+    @classmethod
+    def _rises(cls, beta_end, info):
+        if beta_end < info.data.get("beta_start", 0):
+            raise ValueError(f"{beta_end} must not be below beta_start ({info.data['beta_start']})")
+        return beta_end
+
 
 class PriorSection(Section):
     pixel_unshuffle: Literal[1, 2, 4] = Field(description="pixels are folded by this factor before the autoencoder")
@@ -189,9 +196,11 @@ class Study(Section):
         if (
             self.data.images is None
             and self.data.name == "fashion-mnist"
-            and (self.data.channels != 1 or self.data.image_size < 28)
+            and (self.data.channels != 1 or self.data.image_size < 28 or self.data.validation >= 60_000)
         ):
-            raise ValueError("data: fashion-mnist needs channels: 1 and an image_size of at least 28")
+            raise ValueError(
+                "data: fashion-mnist needs channels: 1, an image_size of at least 28, and validation below its 60000 training images"
+            )
         available = {"test": 10_000 if self.data.images is None else self.data.test, "validation": self.data.validation}
         for field, wanted, split in (
             ("ordering.n_images", self.ordering.n_images, "test"),

@@ -56,6 +56,11 @@ def test_shipped_studies_are_valid(path):
         (f"{BLUR}.std_maxx", 1, f"{BLUR}.std_maxx: unknown name; did you mean 'std_max'?"),
         ("prior.denoiser.head_dim", 1, "prior.denoiser.head_dim: unknown name; did you mean 'head'?"),
         ("colour", 1, "colour: unknown name; remove it."),
+        (
+            "prior.diffusion.beta_end",
+            0.001,
+            "prior.diffusion.beta_end: 0.001 must not be below beta_start (0.0015).",
+        ),
         ("solvers.ldps.eta", 1, "solvers.ldps.eta: unknown name; remove it."),
         (f"{BLUR}.drop_max", 0.5, f"{BLUR}.drop_max: unknown name; did you mean 'std_max'?"),
         ("severity", MISSING, "severity: missing; add it."),
@@ -151,13 +156,16 @@ def test_a_wrong_parameter_is_one_sentence(tmp_path, dotted, value, sentence):
     assert refusal(with_value(tmp_path, dotted, value)) == sentence
 
 
-@pytest.mark.parametrize(("field", "value"), [("channels", 3), ("image_size", 24)])
+@pytest.mark.parametrize(("field", "value"), [("channels", 3), ("image_size", 24), ("validation", 60_000)])
 def test_fashion_mnist_is_grey_and_28_pixels_wide(tmp_path, field, value):
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    before = {"channels": "channels: 1\n", "image_size": "image_size: 32\n"}[field]
+    before = {"channels": "channels: 1\n", "image_size": "image_size: 32\n", "validation": "validation: 5000\n"}[field]
     assert text.count(before) == 1
     (tmp_path / "params.yaml").write_text(text.replace(before, f"{field}: {value}\n"), encoding="utf-8")
-    sentence = "data: fashion-mnist needs channels: 1 and an image_size of at least 28."
+    sentence = (
+        "data: fashion-mnist needs channels: 1, an image_size of at least 28, "
+        "and validation below its 60000 training images."
+    )
     assert refusal(tmp_path / "params.yaml") == sentence
 
 
