@@ -17,8 +17,6 @@ INSTALLED := .venv/installed
 export PATH := $(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 export DVC_NO_ANALYTICS := 1
-# threads that spin while they wait crawl as soon as another program wants a core
-export OMP_WAIT_POLICY := PASSIVE
 
 STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.papermill"
 

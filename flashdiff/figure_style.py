@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 METHOD_LABELS = {
     "no_diffusion": "no diffusion, D(ẑ)",
@@ -66,6 +68,14 @@ def canvas(columns: int = 1, rows: int = 1, width: float = 3.6, height: float = 
     """An empty figure in the house style and its axes (rows, columns); sizes in inches per panel."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def steps_on_log_axis(axis: Axes) -> None:
+    """Denoiser evaluations along x, logarithmic, with plain numbers at 1, 2 and 5 of every decade."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Figure, folder: str | Path, name: str, rows: pd.DataFrame | None = None) -> None:

@@ -22,6 +22,7 @@ from flashdiff.figure_style import (
     canvas,
     need,
     save,
+    steps_on_log_axis,
     styled,
 )
 from flashdiff.image_figures import degradation_levels, image_grid, matched_pairs, outliers, reconstructions
@@ -178,7 +179,8 @@ def quality_against_steps(rows: pd.DataFrame) -> Figure:
             table.loc["no_diffusion", column], color="0.45", ls=":", lw=1.2, label=METHOD_LABELS["no_diffusion"]
         )
         better = "higher" if column == "psnr" else "lower"
-        axis.set(xscale="log", xlabel=NFE, ylabel=f"{label}, {better} is better")
+        steps_on_log_axis(axis)
+        axis.set(xlabel=NFE, ylabel=f"{label}, {better} is better")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -238,6 +240,7 @@ def quality_against_cost(quality: pd.DataFrame) -> Figure:
                 label=METHOD_LABELS[row.method],
             )  # fmt: skip
         better = "higher" if column == "psnr" else "lower"
-        axis.set(xscale="log", xlabel=f"{NFE}; no diffusion drawn at 1", ylabel=f"{label}, {better} is better")
+        steps_on_log_axis(axis)
+        axis.set(xlabel=f"{NFE}; no diffusion drawn at 1", ylabel=f"{label}, {better} is better")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

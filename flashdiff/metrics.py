@@ -21,7 +21,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from flashdiff.datasets import to_float
-from flashdiff.training import Recipe, device, train
+from flashdiff.training import Recipe, device, keyed, train
 
 BASELINES = ("full_length", "no_diffusion", "fixed_mean", "shuffled_severity", "random_start")
 ADAPTIVE = ("flash_published", "flash_consistent")
@@ -102,7 +102,8 @@ def train_features(
         return F.cross_entropy(logits, target), {"accuracy": (logits.argmax(1) == target).float().mean()}
 
     recipe = Recipe(**{name: value for name, value in parameters.items() if name in Recipe.__dataclass_fields__})
-    return model, train(model, loss, len(images), recipe, checkpoint, title="features")
+    path = keyed(checkpoint, dict(parameters), images, labels)
+    return model, train(model, loss, len(images), recipe, path, title="features")
 
 
 @torch.no_grad()

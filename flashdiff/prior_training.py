@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flashdiff.batch import Stream, normal, rows, uniform
 from flashdiff.datasets import to_float
 from flashdiff.prior import Prior
-from flashdiff.training import Recipe, device, train
+from flashdiff.training import Recipe, device, keyed, train
 
 
 def build_autoencoder(
@@ -130,7 +130,7 @@ def train_autoencoder(
         autoencoder_loss(images, pixel_unshuffle, parameters["l1"], parameters["kl"], parameters["seed"]),
         len(images),
         _recipe(parameters),
-        checkpoint,
+        keyed(checkpoint, dict(parameters), pixel_unshuffle, images),
         evaluate=lambda m: {"validation_psnr": psnr_of_autoencoder(m, validation[:1000], pixel_unshuffle)},
         evaluate_every=500,
         title="autoencoder",
@@ -175,7 +175,7 @@ def train_denoiser(
         denoiser_loss(latents, abar, parameters["seed"]),
         len(images),
         _recipe(parameters),
-        checkpoint,
+        keyed(checkpoint, dict(parameters), abar.tolist(), autoencoder, images),
         evaluate=evaluate,
         evaluate_every=500,
         title="denoiser",

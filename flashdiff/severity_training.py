@@ -18,7 +18,7 @@ from flashdiff.severity import (
     severity_at_levels,
     training_loss,
 )
-from flashdiff.training import Recipe, device, train
+from flashdiff.training import Recipe, device, keyed, train
 
 HELD_OUT = 500
 """Validation images behind the learning curve; ordering accuracy takes the first 100 of them at 10 levels."""
@@ -37,9 +37,9 @@ def train_severity_encoder(
     """Train a severity encoder from the prior's encoder; returns it and its learning curve.
 
     images, validation (n, C, H, W) uint8; ``parameters`` is the study's ``severity`` section: the fields of Recipe, and
-    the weights lambda_sigma and lambda_image of the loss. Continues from ``checkpoint`` when it exists. The curve holds
-    the loss terms and, on held-out images, ordering_accuracy, spearman_error (sigma_hat against the true latent error)
-    and calibration_ratio (mean sigma_hat / mean true error).
+    the weights lambda_sigma and lambda_image of the loss. Continues from ``checkpoint`` (its :func:`keyed` name) when it
+    exists. The curve holds the loss terms and, on held-out images, ordering_accuracy, spearman_error (sigma_hat against
+    the true latent error) and calibration_ratio (mean sigma_hat / mean true error).
     """
     recipe = Recipe(seed=seed, **{k: v for k, v in parameters.items() if k in Recipe.__dataclass_fields__})
     weights = {name: parameters[name] for name in ("lambda_sigma", "lambda_image")}
@@ -69,7 +69,7 @@ def train_severity_encoder(
         training_loss(prior, degradation, noise_std, images, seed=seed, **weights),
         len(images),
         recipe,
-        checkpoint,
+        keyed(checkpoint, dict(parameters), seed, repr(degradation), noise_std, prior.autoencoder, images),
         evaluate=evaluate,
         evaluate_every=250,
         title="severity encoder",

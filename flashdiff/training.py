@@ -6,7 +6,10 @@ and resumed, or resumed on another number of processes, sees exactly what the un
 """
 
 import contextlib
+import hashlib
+import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +54,30 @@ def batch_ids(n: int, recipe: Recipe, step: int) -> np.ndarray:
         order = np.random.default_rng([recipe.seed, int(epoch)]).permutation(n)
         ids[of_epoch] = order[positions[of_epoch] % n]
     return ids
+
+
+def keyed(checkpoint: str | os.PathLike, *what) -> Path:
+    """``checkpoint`` with a key of all that the training depends on in its name: name-0123456789ab.ckpt.
+
+    So training never continues from weights that belong to another parameter, other images or another prior. ``what``
+    holds modules (their weights count), image arrays (shape and first 1000 images), and anything that JSON can write.
+    """
+    digest = hashlib.sha256()
+    for part in what:
+        if isinstance(part, nn.Module):
+            for name, value in part.state_dict().items():
+                digest.update(name.encode() + value.detach().cpu().double().contiguous().numpy().tobytes())
+        elif isinstance(part, np.ndarray):
+            digest.update(repr(part.shape).encode() + np.ascontiguousarray(part[:1000]).tobytes())
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+    path = Path(checkpoint)
+    return path.with_stem(f"{path.stem}-{digest.hexdigest()[:12]}")
+
+
+def discard_checkpoints(folder: str | os.PathLike) -> None:
+    """Delete a folder of checkpoints once what they led to is saved: a training that is asked for anew starts anew."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def device() -> torch.device:

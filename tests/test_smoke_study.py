@@ -118,7 +118,7 @@ def test_metrics_and_plots_are_declared(study):
             v for path, v in shown["data"].items() if path.endswith(f"reports/summary/{degradation}-ldps.json")
         ]
         assert 0 <= summary["data"]["ordering_accuracy"] <= 1
-        assert summary["data"]["published"]["nfe_ratio"] > 1
+        assert summary["data"]["published"]["nfe_ratio"] >= 1
     plots = dvc(study, "plots", "show", "--out", "plots")
     assert "plots" in plots and list((study / "plots").rglob("*.png"))
 
@@ -143,7 +143,7 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
     accuracy = json.loads((study / "reports/metrics/ordering-gaussian_blur.json").read_text())
     assert accuracy["levels"] == 3
     difference = json.loads(dvc(study, "metrics", "diff", "--json"))
-    assert any("reports/summary/" in path for path in difference["diff"])
+    assert any("reports/summary/" in path for path in difference)
 
 
 @pytest.mark.parametrize(

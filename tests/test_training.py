@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from flashdiff.training import Recipe, batch_ids, train
+from flashdiff.training import Recipe, batch_ids, keyed, train
 
 RECIPE = Recipe(steps=60, batch_size=4, learning_rate=0.01, warmup=5, ema=0.9, checkpoint_every=20, seed=3)
 
@@ -76,3 +76,45 @@ def test_every_epoch_shows_every_image_once():
         assert sorted(epoch) == list(range(10))
     assert not np.array_equal(seen[:10], seen[10:20])
     assert np.array_equal(batch_ids(10, recipe, 3), seen[12:16])  # a function of (seed, step) alone
+
+
+def test_checkpoint_key_tells_everything_apart_that_training_depends_on():
+    images = np.zeros((3, 1, 4, 4), np.uint8)
+    base = keyed("a/encoder.ckpt", {"kl": 0.1, "steps": 3}, make(), images)
+    assert base == keyed("a/encoder.ckpt", {"steps": 3, "kl": 0.1}, make(), images.copy())
+    assert base.parent.name == "a" and base.suffix == ".ckpt" and base.stem.startswith("encoder-")
+    other_weights = make()
+    with torch.no_grad():
+        next(other_weights.parameters())[0, 0] += 1e-3
+    others = [
+        keyed("a/encoder.ckpt", {"kl": 0.2, "steps": 3}, make(), images),
+        keyed("a/encoder.ckpt", {"kl": 0.1, "steps": 3}, other_weights, images),
+        keyed("a/encoder.ckpt", {"kl": 0.1, "steps": 3}, make(), images + 1),
+        keyed("a/encoder.ckpt", {"kl": 0.1, "steps": 3}, make(), images[:2]),
+    ]
+    assert len({base, *others}) == 5
+
+
+def test_a_changed_weight_of_the_loss_does_not_continue_from_the_old_encoder(tiny_prior, tmp_path):
+    """The number of steps and all else that the loop knows are equal: only the key tells the two trainings apart."""
+    from flashdiff.degradations import GaussianBlur
+    from flashdiff.severity_training import train_severity_encoder
+
+    images = np.random.default_rng(0).integers(0, 256, (12, 1, 16, 16), dtype=np.uint8)
+    recipe = {
+        "steps": 2,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "ema": 0.5,
+        "mixed_precision": "no",
+        "lambda_image": 1.0,
+    }
+
+    def train_with(weight):
+        arguments = (tiny_prior.float(), GaussianBlur(radius=8), 0.1, images, images, recipe | {"lambda_sigma": weight})
+        encoder, _ = train_severity_encoder(*arguments, seed=0, checkpoint=tmp_path / "encoder.ckpt")
+        return encoder.std_conv.weight
+
+    first = train_with(1.0)
+    torch.testing.assert_close(train_with(1.0), first, rtol=0, atol=0)
+    assert not torch.equal(train_with(100.0), first)
