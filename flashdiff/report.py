@@ -31,7 +31,8 @@ CAPTIONS = {
 TABLE_CAPTIONS = {
     "severity_correlations": "Correlation of predicted severity with the level, the true error, and the quality of what is decoded without diffusion.",
     "quality": "Mean quality and cost of every method; brackets are 95% intervals.",
-    "paired": "Gains of Flash on the same images; an interval above zero is a gain that chance does not explain.",
+    "paired": "Gains of Flash on the same images; an interval above zero is a gain that chance does not explain. "
+    "The controls (severities of other images, random starts) walk with the published start: compare them with that one only.",
 }
 AGAINST = {
     "t": "level t",
