@@ -32,8 +32,8 @@ class StageError(RuntimeError):
     """A stage that cannot run or did not finish; the message says which notebook, which cell, and what to do."""
 
 
-def enter_study() -> Path:
-    """Make the study's folder the working directory and return it; called by the first cell of every notebook.
+def enter_study() -> None:
+    """Make the study's folder the working directory; called by the first cell of every notebook, and silent there.
 
     A stage starts its kernel there already. JupyterLab starts it beside the notebook, so the default study's folder is
     looked for above; FLASHDIFF_STUDY names another one (a folder with a params.yaml).
@@ -43,7 +43,7 @@ def enter_study() -> Path:
     for folder in candidates:
         if (folder / "params.yaml").is_file():
             os.chdir(folder)
-            return folder
+            return
     raise StudyError(
         f"params.yaml: not found in {' or '.join(map(str, candidates[:3]))}; open the notebook inside the repository."
     )

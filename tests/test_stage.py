@@ -232,9 +232,11 @@ def test_enter_study_finds_the_folder_above(study, monkeypatch):
     inner.mkdir()
     monkeypatch.delenv("FLASHDIFF_STUDY", raising=False)
     monkeypatch.chdir(inner)
-    assert stage.enter_study() == study and Path.cwd() == study
+    stage.enter_study()
+    assert Path.cwd() == study
     monkeypatch.setenv("FLASHDIFF_STUDY", str(SMOKE.parent))
-    assert stage.enter_study() == SMOKE.parent and Path.cwd() == SMOKE.parent
+    stage.enter_study()
+    assert Path.cwd() == SMOKE.parent
     monkeypatch.setenv("FLASHDIFF_STUDY", str(inner))
     with pytest.raises(StudyError, match=r"params\.yaml: not found in .*notebooks; open the notebook inside"):
         stage.enter_study()
