@@ -17,7 +17,13 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}  # -base: no Qt
-IMPORT_NAMES = {"pillow": "PIL", "scikit-image": "skimage", "ruamel-yaml": "ruamel", "pre-commit": "pre_commit"}
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+    "ruamel-yaml": "ruamel",
+    "pre-commit": "pre_commit",
+    "ipython": "IPython",
+}
 PROGRAMS = {  # needed without an import of their own: run by make, dvc or papermill, or an engine of another library
     "dvc",
     "ipykernel",
