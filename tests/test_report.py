@@ -131,7 +131,7 @@ def test_every_claim_is_on_the_page_with_its_value_and_verdict(study, page):
     records = headline.collect(study, STUDY, DEGRADATIONS, SOLVERS)
     expected = [[str(cell) for cell in row] for row in headline.to_frame(records).drop(columns="degradation").values]
     claims = [row for row in page.rows if len(row) == 7 and row[0] == "ldps"]
-    assert claims == expected and len(claims) == 2 * 28
+    assert claims == expected and len(claims) == 2 * 24
     for record, row in zip(records, claims, strict=True):
         assert row[2].startswith(headline.RULES[record["claim"]].label)
         assert row[3] == headline.describe(record)
@@ -184,7 +184,7 @@ def test_two_runs_give_equal_bytes_also_when_the_first_left_its_notebook(study, 
 def test_a_study_without_figures_and_tables_still_has_its_claims(tmp_path):
     write_metrics(tmp_path)
     page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], SOLVERS).read_text(encoding="utf-8"))
-    assert not page.attributes("src") and len(page.rows) == 1 + 28
+    assert not page.attributes("src") and len(page.rows) == 1 + 24
 
 
 def test_several_solvers_have_their_own_headings(tmp_path):

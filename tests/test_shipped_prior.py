@@ -42,7 +42,7 @@ def test_schedule_is_the_papers(prior):
     np.testing.assert_allclose(prior.abar[:-1].numpy(), np.cumprod(1 - beta), rtol=1e-4)
 
 
-@pytest.mark.parametrize("index", [20, 100, 300, 600])
+@pytest.mark.parametrize("index", [50, 100, 200, 300])  # where walks of the study start
 def test_denoiser_knows_more_than_a_normal_distribution(prior, images, index):
     """If latents were white noise, the best guess of eps would have squared error abar_i; garments are far from that."""
     z0, generator = prior.encode(images), torch.Generator().manual_seed(index)
