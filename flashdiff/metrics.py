@@ -101,7 +101,7 @@ def train_features(
         logits = model(x)
         return F.cross_entropy(logits, target), {"accuracy": (logits.argmax(1) == target).float().mean()}
 
-    recipe = Recipe(**{name: value for name, value in parameters.items() if name in Recipe.__dataclass_fields__})
+    recipe = Recipe.of(parameters)
     path = keyed(checkpoint, dict(parameters), images, labels)
     return model, train(model, loss, len(images), recipe, path, title="features")
 

@@ -129,7 +129,7 @@ def train_autoencoder(
         model,
         autoencoder_loss(images, pixel_unshuffle, parameters["l1"], parameters["kl"], parameters["seed"]),
         len(images),
-        _recipe(parameters),
+        Recipe.of(parameters),
         keyed(checkpoint, dict(parameters), pixel_unshuffle, images),
         evaluate=lambda m: {"validation_psnr": psnr_of_autoencoder(m, validation[:1000], pixel_unshuffle)},
         evaluate_every=500,
@@ -174,18 +174,13 @@ def train_denoiser(
         model,
         denoiser_loss(latents, abar, parameters["seed"]),
         len(images),
-        _recipe(parameters),
+        Recipe.of(parameters),
         keyed(checkpoint, dict(parameters), abar.tolist(), autoencoder, images),
         evaluate=evaluate,
         evaluate_every=500,
         title="denoiser",
     )
     return model, curve
-
-
-def _recipe(parameters: Mapping) -> Recipe:
-    """The fields of Recipe that the study sets; the others keep the defaults that this module's models were made with."""
-    return Recipe(**{name: value for name, value in parameters.items() if name in Recipe.__dataclass_fields__})
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ def train_severity_encoder(
     exists. The curve holds the loss terms and, on held-out images, ordering_accuracy, spearman_error (sigma_hat against
     the true latent error) and calibration_ratio (mean sigma_hat / mean true error).
     """
-    recipe = Recipe(seed=seed, **{k: v for k, v in parameters.items() if k in Recipe.__dataclass_fields__})
+    recipe = Recipe.of(parameters, seed=seed)
     weights = {name: parameters[name] for name in ("lambda_sigma", "lambda_image")}
     prior = prior.to(device(), memory_format=torch.channels_last)
     encoder = SeverityEncoder.from_prior(prior, seed=seed).to(memory_format=torch.channels_last)

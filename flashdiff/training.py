@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,12 @@ class Recipe:
     mixed_precision: str = "auto"
     checkpoint_every: int = 250
     seed: int = 0
+
+    @classmethod
+    def of(cls, parameters: Mapping, **fields) -> Self:
+        """The recipe in a section of a study: its parameters that are fields of a recipe, and ``fields``."""
+        names = cls.__dataclass_fields__
+        return cls(**{name: value for name, value in parameters.items() if name in names}, **fields)
 
 
 def batch_ids(n: int, recipe: Recipe, step: int) -> np.ndarray:
