@@ -24,6 +24,8 @@ class Stream(enum.IntEnum):
     TIMESTEP = 5
     TRAINING_NOISE = 6
     CONTROL = 7
+    DEGRADATION = 8
+    MIXTURE = 9
 
 
 def rows(values: Tensor, like: Tensor) -> Tensor:
@@ -36,25 +38,33 @@ def norms(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x.flatten(1), dim=1)
 
 
-def _generators(ids: Sequence[int], seed: int, step: int | Sequence[int], stream: Stream):
+def _generators(ids: Sequence[int], seed: int, step: int | Sequence[int], stream: Stream, draw: int = 0):
     steps = [step] * len(ids) if isinstance(step, int) else [int(s) for s in step]
     if len(steps) != len(ids):
         raise ValueError(f"step: {len(steps)} values for {len(ids)} image ids; give one integer or one per image.")
     for image, s in zip(ids, steps, strict=True):
         # Philox is counter-based: key and counter *are* the identity of the draw, nothing has to be stored or hashed.
         # The lowest counter word runs within the draw; step + 1 keeps the word unsigned for the clean index -1.
-        yield np.random.Generator(np.random.Philox(key=[seed, int(image)], counter=[0, int(stream), s + 1, 0]))
+        yield np.random.Generator(np.random.Philox(key=[seed, int(image)], counter=[0, int(stream), s + 1, draw]))
 
 
 def normal(
-    shape: Sequence[int], ids: Sequence[int], *, seed: int, step: int | Sequence[int], stream: Stream, like: Tensor
+    shape: Sequence[int],
+    ids: Sequence[int],
+    *,
+    seed: int,
+    step: int | Sequence[int],
+    stream: Stream,
+    like: Tensor,
+    draw: int = 0,
 ) -> Tensor:
-    """Standard normal draws (B, *shape), one independent stream per (seed, image id, step, stream).
+    """Standard normal draws (B, *shape), one independent stream per (seed, image id, step, stream, draw).
 
-    shape is one sample's shape; ids has B image ids >= 0; step is one index >= -1 or one per image. The draws are made
-    in float64 and cast to the dtype of ``like``, so that float32 and float64 runs share their noise.
+    shape is one sample's shape; ids has B image ids >= 0; step is one index >= -1 or one per image; draw >= 0 counts the
+    draws of one step. The draws are made in float64 and cast to the dtype of ``like``, so that float32 and float64 runs
+    share their noise.
     """
-    draws = [g.standard_normal(tuple(shape)) for g in _generators(ids, seed, step, stream)]
+    draws = [g.standard_normal(tuple(shape)) for g in _generators(ids, seed, step, stream, draw)]
     return torch.from_numpy(np.stack(draws)).to(like)
 
 

@@ -14,10 +14,11 @@ from flashdiff import image_figures
 from flashdiff.datasets import open_split, to_float
 from flashdiff.degradations import Measurement, build, measure
 from flashdiff.flash import Flash, PublishedStart, match_snr
-from flashdiff.metrics import psnr, read_json
+from flashdiff.metrics import psnr
 from flashdiff.prior import Prior
+from flashdiff.records import read_json
 from flashdiff.severity import SeverityEncoder, latent_error_variance, severity_at_levels
-from flashdiff.solvers import SOLVERS
+from flashdiff.solvers import build as build_solver
 from flashdiff.study import load
 
 LEVELS = 11
@@ -86,10 +87,13 @@ class Explorer:
 
     def flash(self, degradation: str) -> Flash:
         """Flash as the study runs it: the first solver, the published start, the tuned step size."""
-        name, entry = next(iter(self.study.solvers.items()))
+        solvers = [pair.solver for pair in self.study.pairs.values() if pair.degradation == degradation]
+        if not solvers:
+            raise ValueError(f"degradation: {degradation!r} is in no pair of the study; add one to reconstruct from it.")
+        name = solvers[0]
         tuned = read_json(self.folder / f"data/tuned/{degradation}-{name}.json")["chosen"]["flash_published"]
-        solver = SOLVERS[entry.kind](eta=tuned["eta"])
-        start = PublishedStart(tuned["correction"])
+        solver = build_solver(self.study.solvers[name].model_dump(), **tuned["solver"])
+        start = PublishedStart(**tuned["start"])
         return Flash(self.prior, self.encoders[degradation], solver, start, seed=self.study.seed, progress=False)
 
     def widget(self):

@@ -11,24 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-METHOD_LABELS = {
-    "no_diffusion": "no diffusion, D(ẑ)",
-    "full_length": "full-length baseline",
-    "flash_published": "Flash, published start",
-    "flash_consistent": "Flash, consistent start",
-    "fixed_mean": "fixed start, equal NFE",
-    "shuffled_severity": "Flash, shuffled severities",
-    "random_start": "random starts",
-}
 PALETTE = sns.color_palette("colorblind")
 METHOD_COLOURS = {
     "no_diffusion": "0.45",
     "full_length": PALETTE[7],
     "flash_published": PALETTE[0],
     "flash_consistent": PALETTE[1],
+    "flash_inversion": PALETTE[3],
     "fixed_mean": PALETTE[2],
-    "shuffled_severity": PALETTE[4],
-    "random_start": PALETTE[5],
+    "shuffled_published": PALETTE[9],
+    "shuffled_consistent": PALETTE[8],
+    "random_published": PALETTE[4],
+    "random_consistent": PALETTE[5],
 }
 LEVEL, SIGMA, SBAR = "severity level t", "predicted severity σ̂ (latent units)", "true latent error s̄ (latent units)"
 NFE, PSNR, PERCEPTUAL = "denoiser evaluations (NFE)", "PSNR (dB)", "perceptual distance"

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from flashdiff.figure_style import (
     LEVEL,
     METHOD_COLOURS,
-    METHOD_LABELS,
     NFE,
     PALETTE,
     PERCEPTUAL,
@@ -26,12 +25,13 @@ from flashdiff.figure_style import (
     styled,
 )
 from flashdiff.image_figures import degradation_levels, image_grid, matched_pairs, outliers, reconstructions
+from flashdiff.methods import LABELS
 from flashdiff.tables import calibration as binned
 from flashdiff.tables import quality_and_nfe
 
 __all__ = [
     "calibration", "degradation_levels", "error_statistics", "image_grid", "learning_curve", "matched_pairs",
-    "ordering_by_pair", "outliers", "quality_against_cost", "quality_against_steps", "reconstructions", "save",
+    "ordering_by_pair", "outliers", "quality_against_steps", "quality_of_methods", "reconstructions", "save",
     "severity_against_level", "severity_against_level_per_image", "start_distribution", "wall_clock",
 ]  # fmt: skip
 
@@ -168,16 +168,17 @@ def quality_against_steps(rows: pd.DataFrame) -> Figure:
             lw=1.2,
             label="fixed start, same for all images",
         )
-        for method, marker in (("flash_published", "o"), ("flash_consistent", "D"), ("full_length", "X")):
+        marked = {"flash_published": "o", "flash_consistent": "D", "flash_inversion": "^", "full_length": "X"}
+        for method, marker in marked.items():
+            if method not in table.index:
+                continue
             row = table.loc[method]
             spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
             axis.errorbar(
                 row.nfe, row[column], yerr=spread, fmt=marker, ms=7, capsize=2, color=METHOD_COLOURS[method],
-                label=METHOD_LABELS[method],
+                label=LABELS[method],
             )  # fmt: skip
-        axis.axhline(
-            table.loc["no_diffusion", column], color="0.45", ls=":", lw=1.2, label=METHOD_LABELS["no_diffusion"]
-        )
+        axis.axhline(table.loc["no_diffusion", column], color="0.45", ls=":", lw=1.2, label=LABELS["no_diffusion"])
         better = "higher" if column == "psnr" else "lower"
         steps_on_log_axis(axis)
         axis.set(xlabel=NFE, ylabel=f"{label}, {better} is better")
@@ -208,7 +209,7 @@ def wall_clock(speed: pd.DataFrame) -> Figure:
     """Seconds per image of every method that walks, and how the ratio of seconds follows the ratio of evaluations."""
     need(speed, "method", "seconds_per_image", "wall_clock_ratio", "nfe_ratio")
     table = speed[speed.method.isin(["full_length", "flash_published", "flash_consistent", "fixed_mean"])]
-    names = [METHOD_LABELS[m] for m in table.method]
+    names = [LABELS[m] for m in table.method]
     figure, axes = canvas(width=6.0, height=2.3)
     axis = axes[0, 0]
     axis.barh(names, table.seconds_per_image, color=[METHOD_COLOURS[m] for m in table.method], height=0.6)
@@ -227,20 +228,19 @@ def wall_clock(speed: pd.DataFrame) -> Figure:
 
 
 @styled
-def quality_against_cost(quality: pd.DataFrame) -> Figure:
-    """Every method's PSNR and perceptual distance against its NFE; 95% intervals."""
+def quality_of_methods(quality: pd.DataFrame) -> Figure:
+    """PSNR and perceptual distance of every method and control with 95% intervals; behind each name its mean NFE."""
     need(quality, "method", "nfe", *(f"{c}{end}" for c in ("psnr", "perceptual") for end in ("", "_low", "_high")))
-    table = quality[quality.method.isin(METHOD_LABELS)]
-    figure, axes = canvas(columns=2, width=3.8, height=3.6)
+    table = quality[quality.method.isin(LABELS)]
+    names = [f"{LABELS[row.method]} ({row.nfe:.0f})" for row in table.itertuples()]
+    figure, axes = canvas(columns=2, width=3.8, height=0.6 + 0.27 * len(table))
     for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": PERCEPTUAL}.items(), strict=True):
-        for _, row in table.iterrows():
+        for y, row in enumerate(table.to_dict("records")):
             spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
-            axis.errorbar(
-                max(row.nfe, 1), row[column], yerr=spread, fmt="o", ms=6, capsize=2, color=METHOD_COLOURS[row.method],
-                label=METHOD_LABELS[row.method],
-            )  # fmt: skip
+            colour = METHOD_COLOURS[row["method"]]
+            axis.errorbar(row[column], y, xerr=spread, fmt="o", ms=5, capsize=2, color=colour, label=names[y])
         better = "higher" if column == "psnr" else "lower"
-        steps_on_log_axis(axis)
-        axis.set(xlabel=f"{NFE}; no diffusion drawn at 1", ylabel=f"{label}, {better} is better")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        axis.set(xlabel=f"{label}, {better} is better", yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+    axes[0, 0].set_yticklabels(names)
+    axes[0, 1].set_yticklabels([])
     return figure

@@ -4,9 +4,11 @@ The denoiser at index i expects a latent with signal-to-noise ratio SNR(i) = aba
 says that z_hat has noise of variance sigma_hat^2 on a signal of variance 1, so the walk starts where the two agree.
 """
 
+import itertools
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -15,9 +17,9 @@ from torch import Tensor
 from flashdiff.batch import Stream, normal, rows
 from flashdiff.degradations import Measurement
 from flashdiff.prior import Prior
-from flashdiff.sampling import EngineReport, walk
+from flashdiff.sampling import Chunk, EngineReport, Finished, sample
 from flashdiff.severity import Severity, SeverityEncoder
-from flashdiff.solvers import Solver
+from flashdiff.solvers import Solver, check
 
 
 def match_snr(prior: Prior, variance: Tensor) -> Tensor:
@@ -31,10 +33,18 @@ def match_snr(prior: Prior, variance: Tensor) -> Tensor:
     return (snr - 1 / variance.double().to(abar.device)[:, None]).abs().argmin(1)
 
 
-class Start(Protocol):
-    """Where a walk begins: start index (B,) and latent (B, c, h, w), from what the severity encoder says."""
+class StartPoint(NamedTuple):
+    """Where walks begin: index (B,) int64, latent z (B, c, h, w), and the denoiser evaluations that finding it took."""
 
-    def __call__(self, prior: Prior, severity: Severity, noise: Tensor) -> tuple[Tensor, Tensor]: ...
+    index: Tensor
+    z: Tensor
+    evaluations: Tensor | int = 0
+
+
+class Start(Protocol):
+    """The rule from what the severity encoder says to the start; noise (B, c, h, w) is its standard normal draw."""
+
+    def __call__(self, prior: Prior, severity: Severity, noise: Tensor) -> StartPoint: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,8 @@ class PublishedStart:
 
     def __call__(self, prior, severity, noise):
         share = rows((self.correction * severity.variance).clamp(max=1), noise)
-        return match_snr(prior, severity.variance), (1 - share).sqrt() * severity.z_hat + share.sqrt() * noise
+        z = (1 - share).sqrt() * severity.z_hat + share.sqrt() * noise
+        return StartPoint(match_snr(prior, severity.variance), z)
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,40 @@ class ConsistentStart:
         i = match_snr(prior, self.k * severity.variance)
         fresh = rows(((self.k - 1) * severity.variance).sqrt(), noise)
         signal = rows(prior.signal(i), noise).to(noise.dtype)
-        return i, signal.sqrt() * (severity.z_hat + fresh * noise)
+        return StartPoint(i, signal.sqrt() * (severity.z_hat + fresh * noise))
+
+
+@dataclass(frozen=True)
+class InversionStart:
+    """Adaptive DDIM encoding: z_hat is carried up to the matched index by deterministic DDIM inversion, without noise.
+
+    SNR(i) = 1 / sigma^2, and from index -1 (clean) upwards z' = sqrt(abar') z0_hat + sqrt(1 - abar') eps(z) in steps of
+    ``stride`` indices, the last one shorter where the index is no multiple. eps of the clean latent is asked at index 0.
+    Every step is a denoiser evaluation and counted. Source: Fabian et al. 2024, appendix on adaptive DDIM encoding;
+    Song et al. 2021, Eq. 14. (The released code drops one more step in this path.)
+    """
+
+    stride: int = 1
+
+    def __post_init__(self):
+        if self.stride < 1:
+            raise ValueError(f"start.stride: {self.stride}; give an integer >= 1.")
+
+    @torch.no_grad()
+    def __call__(self, prior, severity, noise):
+        target = match_snr(prior, severity.variance)
+        z, at = severity.z_hat.clone(), torch.full_like(target, -1)
+        evaluations = torch.zeros_like(target)
+        while bool((going := at < target).any()):
+            i, to = at[going], torch.minimum(at + self.stride, target)[going]
+            # DDIM's formula does not care which way it is walked: with stochasticity 0 it changes the noise level only.
+            eps = prior.predict_eps(z[going], i.clamp(min=0))
+            abar, abar_to = (rows(prior.signal(index), eps).to(eps.dtype) for index in (i, to))
+            z0 = (z[going] - (1 - abar).sqrt() * eps) / abar.sqrt()
+            z[going] = abar_to.sqrt() * z0 + (1 - abar_to).sqrt() * eps
+            at[going] = to
+            evaluations[going] += 1
+        return StartPoint(target, z, evaluations)
 
 
 @dataclass(frozen=True)
@@ -83,7 +127,7 @@ class FixedStart:
     def __call__(self, prior, severity, noise):
         i = torch.full((len(noise),), self.index, dtype=torch.int64, device=noise.device)
         signal = rows(prior.signal(i), noise).to(noise.dtype)
-        return i, signal.sqrt() * severity.z_hat + (self.fresh * (1 - signal)).sqrt() * noise
+        return StartPoint(i, signal.sqrt() * severity.z_hat + (self.fresh * (1 - signal)).sqrt() * noise)
 
 
 @dataclass
@@ -103,35 +147,68 @@ class Result:
     seconds: float
     engine: EngineReport = field(default_factory=EngineReport)
 
-
-def _run(prior, solver, measurement, start, z_start, sigma_hat, seed, batch_size, progress, title, began) -> Result:
-    engine = EngineReport()
-    images = torch.empty(len(measurement), *measurement.image_shape, dtype=z_start.dtype)
-    finished = walk(
-        prior,
-        measurement,
-        solver,
-        start,
-        z_start,
-        seed=seed,
-        batch_size=batch_size,
-        title=title,
-        progress=progress,
-        report=engine,
-    )
-    for row, done in finished:
-        images[row] = done.clamp(-1, 1).cpu()
-    nfe = start.cpu() + 1
-    seconds = time.perf_counter() - began
-    return Result(images, sigma_hat.cpu(), start.cpu(), nfe, nfe * solver.decodes_per_step + 1, seconds, engine)
+    @classmethod
+    def collect(cls, finished: Iterable[Finished], n: int, image_shape: tuple[int, ...], engine: EngineReport) -> Self:
+        """All of a stream's n images in memory, in the order of the measurements."""
+        began, images = time.perf_counter(), None
+        start, nfe, decodes = (torch.empty(n, dtype=torch.int64) for _ in range(3))
+        sigma_hat = torch.empty(n, dtype=torch.float64)
+        for part in finished:
+            images = torch.empty(n, *image_shape, dtype=part.images.dtype) if images is None else images
+            images[part.rows] = part.images.clamp(-1, 1)
+            sigma_hat[part.rows] = torch.from_numpy(part.sigma_hat)
+            for column, values in ((start, part.start), (nfe, part.evaluations), (decodes, part.decodes)):
+                column[part.rows] = torch.from_numpy(values)
+        images = torch.empty(0, *image_shape) if images is None else images
+        return cls(images, sigma_hat.to(images.dtype), start, nfe, decodes, time.perf_counter() - began, engine)
 
 
 @dataclass(frozen=True)
-class Flash:
+class _Method:
+    """What Flash and the full-length baseline share: they stream measurements through the engine, or collect a result."""
+
+    def __call__(self, measurement: Measurement, severity: Severity | None = None, title: str | None = None) -> Result:
+        """Reconstruct measurements that fit in memory; ``severity`` replaces the encoder's answer (for controls)."""
+        engine = EngineReport()
+        finished = self.stream([measurement], [severity], title=title, report=engine)
+        return Result.collect(finished, len(measurement), measurement.image_shape, engine)
+
+    def stream(
+        self,
+        measurements: Iterable[Measurement],
+        severities: Iterable[Severity | None] | None = None,
+        *,
+        title: str | None = None,
+        total: int | None = None,
+        report: EngineReport | None = None,
+    ) -> Iterator[Finished]:
+        """Reconstruct any number of measurements, some at a time: yields samples as they finish (not clipped).
+
+        The measurements may come from a generator: the next ones are asked for when slots of the batch fall free, so
+        memory holds a few of them, whatever their number. ``total`` images, for the progress bar.
+        """
+        chunks = map(self._chunk, measurements, itertools.repeat(None) if severities is None else severities)
+        return sample(
+            self.prior,
+            self.solver,
+            chunks,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            mixed_precision=self.mixed_precision,
+            title=title or type(self).__name__,
+            progress=self.progress,
+            total=total,
+            report=report,
+        )
+
+
+@dataclass(frozen=True)
+class Flash(_Method):
     """Flash-Diffusion around any solver: the severity encoder chooses every image's start, the solver walks down.
 
     ``start`` is the rule from severity to start; FixedStart turns the adaptivity off at equal everything else.
-    Call with a :class:`Measurement`; randomness is keyed by ``seed`` and the measurement's image ids.
+    Call with a :class:`Measurement`, or stream many; randomness is keyed by ``seed`` and the measurement's image ids.
+    batch_size: samples side by side; mixed_precision: "auto", "no" or "bf16", see :func:`flashdiff.sampling.sample`.
     """
 
     prior: Prior
@@ -140,37 +217,45 @@ class Flash:
     start: Start = PublishedStart()
     seed: int = 0
     batch_size: int = 64
+    mixed_precision: str = "auto"
     progress: bool = True
 
-    def __call__(self, measurement: Measurement, severity: Severity | None = None, title: str = "Flash") -> Result:
-        """Reconstruct; ``severity`` replaces the encoder's answer (for controls). Returns a :class:`Result`."""
-        began = time.perf_counter()
+    def _chunk(self, measurement: Measurement, severity: Severity | None) -> Chunk:
+        check(self.solver, measurement.degradation)  # before the encoder works for nothing
         severity = self.encoder.infer(measurement.y, self.batch_size) if severity is None else severity
         noise = start_noise(severity.z_hat, measurement.ids, self.seed)
-        i, z = self.start(self.prior, severity, noise)
-        run = (self.seed, self.batch_size, self.progress, title, began)
-        return _run(self.prior, self.solver, measurement, i, z, severity.sigma_hat, *run)
+        points = [
+            self.start(self.prior, Severity(z_hat, variance), part)
+            for z_hat, variance, part in zip(
+                *(column.split(self.batch_size) for column in (severity.z_hat, severity.variance, noise)), strict=True
+            )
+        ]
+        evaluations = [torch.as_tensor(p.evaluations).expand(len(p.index)).to(p.index.device) for p in points]
+        return Chunk(
+            measurement,
+            torch.cat([p.index for p in points]),
+            torch.cat([p.z for p in points]),
+            torch.cat(evaluations),
+            severity.sigma_hat,
+        )
 
 
 @dataclass(frozen=True)
-class FullLength:
-    """The baseline: every image starts from pure noise at index N - 1 and takes all N steps."""
+class FullLength(_Method):
+    """The baseline: every image starts from pure noise at the walk's first index (N - 1) and takes all its steps."""
 
     prior: Prior
     solver: Solver
     seed: int = 0
     batch_size: int = 64
+    mixed_precision: str = "auto"
     progress: bool = True
 
-    def __call__(self, measurement: Measurement, title: str = "full length") -> Result:
-        """Reconstruct; returns a :class:`Result` whose sigma_hat is NaN."""
-        began = time.perf_counter()
+    def _chunk(self, measurement: Measurement, severity: None) -> Chunk:
         like = measurement.y.new_empty(len(measurement), *self.prior.latent_shape(measurement.image_shape))
         z = start_noise(like.to(self.prior.abar.device), measurement.ids, self.seed)
-        i = torch.full((len(z),), self.prior.n_steps - 1, dtype=torch.int64)
-        unknown = torch.full((len(z),), float("nan"))
-        run = (self.seed, self.batch_size, self.progress, title, began)
-        return _run(self.prior, self.solver, measurement, i, z, unknown, *run)
+        start = torch.full((len(z),), self.solver.walk.first(self.prior), dtype=torch.int64)
+        return Chunk(measurement, start, z, torch.zeros_like(start), torch.full((len(z),), float("nan")))
 
 
 def start_noise(like: Tensor, ids: np.ndarray, seed: int) -> Tensor:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from flashdiff.methods import STARTS
+from flashdiff.records import read_json
+
 Interval = Mapping[str, float]
-STARTS = {"published": "flash_published", "consistent": "flash_consistent"}
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,10 @@ PER_ENCODER = {
 }
 CONTROLS = {
     "adaptive_vs_best_fixed": "fixed_mean",
-    "shuffled_severity": "shuffled_severity",
-    "random_start": "random_start",
+    "shuffled_severity": "shuffled_{start}",
+    "random_start": "random_{start}",
 }
-STARTS_OF = {
-    "adaptive_vs_best_fixed": tuple(STARTS),
-    "shuffled_severity": ("published",),
-    "random_start": ("published",),
-}
-"""The negative controls walk with the published rule: against another rule they would measure the rule, not the severity."""
+"""Claim -> the method it is held against; a control walks with the same start rule, else it would measure the rule."""
 MEASURES = {"dB": ": PSNR", "relative": ": perceptual distance"}
 """The controls are compared twice; in a table, their claim says in what."""
 
@@ -79,7 +76,7 @@ def record(
     claim: str,
     study: str,
     degradation: str,
-    solver: str,
+    solver: str | None,
     interval: Interval | None,
     *,
     start: str | None = None,
@@ -98,42 +95,41 @@ def record(
     return head | values | {"unit": unit or rule.unit or None, "verdict": verdict}
 
 
-def collect(folder: str | Path, study: str, degradations: Sequence[str], solvers: Sequence[str]) -> list[dict]:
-    """All records of a study from its metrics files; raises FileNotFoundError naming a missing one and its remedy."""
+def collect(
+    folder: str | Path, study: str, degradations: Sequence[str], pairs: Sequence[tuple[str, str]]
+) -> list[dict]:
+    """All records of a study from its metrics files, for its degradations and (degradation, solver) pairs.
+
+    A degradation that no solver reconstructs has the records of its severity encoder, solver null. Raises
+    FileNotFoundError naming a missing file and its remedy.
+    """
     folder, records = Path(folder), []
     for degradation in degradations:
         of_encoder = {
-            kind: _read(folder / f"reports/metrics/{kind}-{degradation}.json") for kind in ("ordering", "severity")
+            kind: read_json(folder / f"reports/metrics/{kind}-{degradation}.json") for kind in ("ordering", "severity")
         }
-        for solver in solvers:
+        solvers = [solver for d, solver in pairs if d == degradation]
+        for solver in solvers or [None]:
             item, key = f"{degradation}-{solver}", (study, degradation, solver)
-            gains = _read(folder / f"reports/metrics/reconstruction-{item}.json")
-            speed = _read(folder / f"reports/timings/speedup-{item}.json")
             for claim, kind in PER_ENCODER.items():
                 records.append(record(claim, *key, of_encoder[kind][claim]))
+            if solver is None:
+                continue
+            gains = read_json(folder / f"reports/metrics/reconstruction-{item}.json")
+            speed = read_json(folder / f"reports/timings/speedup-{item}.json")
             for start, method in STARTS.items():
                 against = gains["gains"][method]
-                evaluations = gains["methods"][method]["nfe"]
-                # a walk from index i costs i + 1 evaluations
-                mean_start = {k: v - (k != "n") if v is not None else None for k, v in evaluations.items()}
-                records.append(record("mean_start", *key, mean_start, start=start))
+                records.append(record("mean_start", *key, gains["methods"][method]["start"], start=start))
                 for claim in ("nfe_ratio", "psnr_gain_db", "ssim_gain", "perceptual_gain"):
                     records.append(record(claim, *key, against["full_length"][claim], start=start))
                 records.append(record("wall_clock_ratio", *key, speed["wall_clock_ratio"][method], start=start))
                 for claim, baseline in CONTROLS.items():
-                    if start not in STARTS_OF[claim]:
-                        continue
                     for gain in ("psnr_gain_db", "perceptual_gain"):
                         unit = RULES[gain].unit
-                        records.append(record(claim, *key, against[baseline][gain], start=start, unit=unit))
+                        records.append(
+                            record(claim, *key, against[baseline.format(start=start)][gain], start=start, unit=unit)
+                        )
     return records
-
-
-def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
 
 
 def write(records: Sequence[Mapping], path: str | Path) -> None:
@@ -155,7 +151,7 @@ def write_summaries(records: Sequence[Mapping], folder: str | Path) -> None:
     values: dict[str, dict] = {}
     for r in records:
         if r["claim"] in SUMMARY:
-            of_pair = values.setdefault(f"{r['degradation']}-{r['solver']}", {})
+            of_pair = values.setdefault("-".join(filter(None, (r["degradation"], r["solver"]))), {})
             of_pair = of_pair.setdefault(r["start"], {}) if r["start"] else of_pair
             of_pair[r["claim"]] = r["value"]
     for pair, content in values.items():
@@ -167,7 +163,7 @@ def to_frame(records: Sequence[Mapping]) -> pd.DataFrame:
     table = [
         {
             "degradation": r["degradation"].replace("_", " "),
-            "solver": r["solver"],
+            "solver": r["solver"] or "",
             "start": r["start"] or "",
             "claim": RULES[r["claim"]].label + (MEASURES.get(r["unit"], "") if r["claim"] in CONTROLS else ""),
             "value": describe(r),
@@ -199,7 +195,7 @@ def to_markdown(records: Sequence[Mapping]) -> str:
     pairs = list(dict.fromkeys((r["degradation"], r["solver"]) for r in records))
     lines = [
         "| on test images, with 95% intervals | "
-        + " | ".join(f"{d.replace('_', ' ')}, {s.upper()}" for d, s in pairs)
+        + " | ".join(", ".join(filter(None, (d.replace("_", " "), s and s.upper()))) for d, s in pairs)
         + " |",
         "| --- |" + " --- |" * len(pairs),
     ]
@@ -209,7 +205,7 @@ def to_markdown(records: Sequence[Mapping]) -> str:
             if found:
                 by_pair = {(r["degradation"], r["solver"]): describe(r) for r in found}
                 label = RULES[claim].label + (f" ({start} start)" if start else "")
-                lines.append(f"| {label} | " + " | ".join(by_pair[pair] for pair in pairs) + " |")
+                lines.append(f"| {label} | " + " | ".join(by_pair.get(pair, "-") for pair in pairs) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flashdiff.figure_style import LEVEL, METHOD_LABELS, PALETTE, SIGMA, canvas, need, styled
+from flashdiff.figure_style import LEVEL, PALETTE, SIGMA, canvas, need, styled
+from flashdiff.methods import LABELS
 
 
 def show(axis: Axes, image: np.ndarray, title: str = "", below: str = "") -> None:
@@ -91,7 +92,7 @@ def reconstructions(rows: pd.DataFrame, images: Mapping[str, np.ndarray], shown:
     first = rows[rows.method == methods[0]].reset_index(drop=True).sort_values("t")
     chosen = first.index.to_numpy()[np.linspace(0, len(first) - 1, min(shown, len(first))).round().astype(int)]
     by_method = {method: rows[rows.method == method].reset_index(drop=True) for method in methods}
-    titles = ["measurement", *[METHOD_LABELS[m].replace(", ", ",\n") for m in methods], "truth"]
+    titles = ["measurement", *[LABELS[m].replace(", ", ",\n") for m in methods], "truth"]
     figure, axes = canvas(len(titles), len(chosen), width=1.15, height=1.25)
     for line, k in enumerate(chosen):
         head = by_method[methods[0]].loc[k]

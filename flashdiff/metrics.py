@@ -4,10 +4,8 @@ LPIPS and FID need networks trained on photographs; at 32 x 32 the *perceptual d
 are measured in the features of a small classifier of the study's own training images, and are named so.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,10 +19,9 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from flashdiff.datasets import to_float
-from flashdiff.training import Recipe, device, keyed, train
-
-BASELINES = ("full_length", "no_diffusion", "fixed_mean", "shuffled_severity", "random_start")
-ADAPTIVE = ("flash_published", "flash_consistent")
+from flashdiff.devices import device
+from flashdiff.methods import ADAPTIVE, baselines
+from flashdiff.training import Recipe, keyed, train
 
 
 def psnr(x: Tensor, reference: Tensor) -> np.ndarray:
@@ -249,13 +246,14 @@ def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0) 
     """Quality and cost of every method, and the paired gains of the adaptive ones over every baseline."""
     methods = {}
     for method, part in rows.groupby("method", sort=False):
-        names = ("psnr", "ssim", "perceptual", "nfe", "decodes", "residual")
+        names = ("psnr", "ssim", "perceptual", "start", "nfe", "decodes", "residual")
         methods[method] = {
             name: bootstrap(part[name].to_numpy(dtype=float), np.mean, n_resamples, seed) for name in names
         }
     gains = {
-        method: {baseline: paired_gains(rows, method, baseline, n_resamples, seed) for baseline in BASELINES}
+        method: {baseline: paired_gains(rows, method, baseline, n_resamples, seed) for baseline in baselines(method)}
         for method in ADAPTIVE
+        if method in methods
     }
     return {"methods": methods, "gains": gains}
 
@@ -263,7 +261,8 @@ def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0) 
 def speed_metrics(timings: Mapping[str, Mapping[str, float]]) -> dict:
     """Wall clock of the adaptive methods against the full-length baseline, from one run of each: no interval."""
     full = timings["full_length"]["seconds"]
-    measured = {method: timings[method] for method in (*ADAPTIVE, "full_length")}
+    adaptive = [method for method in ADAPTIVE if method in timings]
+    measured = {method: timings[method] for method in (*adaptive, "full_length")}
     return {
         "wall_clock_ratio": {
             method: {
@@ -272,28 +271,13 @@ def speed_metrics(timings: Mapping[str, Mapping[str, float]]) -> dict:
                 "high": None,
                 "n": timings[method]["images"],
             }
-            for method in ADAPTIVE
+            for method in adaptive
         },
         "seconds_per_image": {method: _round(t["seconds"] / t["images"]) for method, t in measured.items()},
         "milliseconds_per_evaluation": {
             method: _round(1e3 * t["seconds"] / t["nfe"]) for method, t in measured.items()
         },
     }
-
-
-def write_json(path: str | Path, content: Mapping) -> None:
-    """Write a small JSON file, indented, making its folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def read_json(path: str | Path) -> dict:
-    """Read a JSON file; raises FileNotFoundError naming the stage's remedy."""
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
 
 
 def _round(value: float) -> float:

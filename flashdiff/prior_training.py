@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from flashdiff.batch import Stream, normal, rows, uniform
 from flashdiff.datasets import to_float
+from flashdiff.devices import device
 from flashdiff.prior import Prior
-from flashdiff.training import Recipe, device, keyed, train
+from flashdiff.training import Recipe, keyed, train
 
 
 def build_autoencoder(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from flashdiff import headline
-from flashdiff.figure_style import METHOD_LABELS
+from flashdiff.methods import label
 
 CAPTIONS = {
     "degradation_levels": "What the encoder sees: eight images from clean to the worst level.",
@@ -25,14 +25,14 @@ CAPTIONS = {
     "quality_against_steps": "Quality against evaluations (the paper's Fig. 2). "
     "The line joins starts that are the same for all images; the marks choose per image.",
     "start_distribution": "Where the walks begin, over the test images.",
-    "quality_against_cost": "All methods and controls: quality against evaluations, with 95% intervals.",
+    "quality_of_methods": "All methods and controls, with 95% intervals; in brackets the mean number of evaluations.",
     "wall_clock": "Measured seconds per image on the machine that ran this study.",
 }
 TABLE_CAPTIONS = {
     "severity_correlations": "Correlation of predicted severity with the level, the true error, and the quality of what is decoded without diffusion.",
     "quality": "Mean quality and cost of every method; brackets are 95% intervals.",
     "paired": "Gains of Flash on the same images; an interval above zero is a gain that chance does not explain. "
-    "The controls (severities of other images, random starts) walk with the published start: compare them with that one only.",
+    "The controls (severities of other images, random starts) walk with the start rule of the method they stand beside.",
 }
 AGAINST = {
     "t": "level t",
@@ -50,7 +50,7 @@ PARTS = (
 )
 
 
-def assemble(folder: str | Path, study: str, degradations: Sequence[str], solvers: Sequence[str]) -> Path:
+def assemble(folder: str | Path, study: str, degradations: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Path:
     """Write reports/index.html below a study's folder from its metrics, tables and figures; returns its path.
 
     Raises FileNotFoundError naming a missing metrics file.
@@ -58,16 +58,16 @@ def assemble(folder: str | Path, study: str, degradations: Sequence[str], solver
     from jinja2 import Environment
 
     reports = Path(folder) / "reports"
-    records = headline.collect(folder, study, degradations, solvers)
+    records = headline.collect(folder, study, degradations, pairs)
     template = Environment(autoescape=True, trim_blocks=True).from_string(
         files("flashdiff").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     )
     page = template.render(
         study=study,
         n=max(r["n"] or 0 for r in records if r["claim"] == "psnr_gain_db"),
-        sentences=[sentence(records, d, s) for d in degradations for s in solvers],
+        sentences=[sentence(records, d, s) for d, s in pairs],
         claims={_title(d): _claims_table([r for r in records if r["degradation"] == d]) for d in degradations},
-        sections=[_section(reports, d, solvers) for d in degradations],
+        sections=[_section(reports, d, [solver for of, solver in pairs if of == d]) for d in degradations],
         # the report's own notebook is written after this page, and would appear from the second run on
         notebooks=[
             p.relative_to(reports).as_posix()
@@ -181,7 +181,7 @@ def _table(reports: Path, name: str, item: str) -> dict | None:
         table = table.rename(columns={"sigma hat against": "σ̂ against"})
     for column in ("method", "baseline"):
         if column in table:
-            table[column] = table[column].map(lambda m: METHOD_LABELS.get(m, m.replace("fixed_", "fixed start ")))
+            table[column] = table[column].map(label)
     return {"caption": TABLE_CAPTIONS[name], "html": _html(table)}
 
 

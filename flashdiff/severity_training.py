@@ -10,6 +10,7 @@ import torch
 from flashdiff.batch import Stream, uniform
 from flashdiff.datasets import to_float
 from flashdiff.degradations import Degradation, measure
+from flashdiff.devices import device
 from flashdiff.prior import Prior
 from flashdiff.severity import (
     SeverityEncoder,
@@ -18,7 +19,7 @@ from flashdiff.severity import (
     severity_at_levels,
     training_loss,
 )
-from flashdiff.training import Recipe, device, keyed, train
+from flashdiff.training import Recipe, keyed, train
 
 HELD_OUT = 500
 """Validation images behind the learning curve; ordering accuracy takes the first 100 of them at 10 levels."""

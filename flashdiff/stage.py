@@ -228,8 +228,9 @@ def check() -> str:
         raise StudyError(
             f"data.images: there is no folder '{study.data.images}'; give the path of your images, relative to params.yaml."
         )
-    pairs = len(study.degradations) * len(study.solvers)
-    return f"Study {study.study}: {len(study.degradations)} degradations x {len(study.solvers)} solvers = {pairs} comparisons; the parameters are valid."
+    size = {"degradations": study.degradations, "solvers": study.solvers, "comparisons": study.pairs}
+    counts = ", ".join(f"{len(entries)} {name[:-1] if len(entries) == 1 else name}" for name, entries in size.items())
+    return f"Study {study.study}: {counts}; the parameters are valid."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ Nothing heavy is imported here: a wrong parameter is one sentence in a second.
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -128,11 +129,151 @@ class RandomInpaintingEntry(Section):
     noise_std: NoiseStd
 
 
-DegradationEntry = Annotated[GaussianBlurEntry | RandomInpaintingEntry, Field(discriminator="kind")]
+class BoxInpaintingEntry(Section):
+    kind: Literal["box_inpainting"]
+    side_max: float = Field(gt=0, le=1, description="height and width of the box at t = 1, as a share of the image's")
+    noise_std: NoiseStd
 
 
-class LDPSEntry(Section):
+class MotionBlurEntry(Section):
+    kind: Literal["motion_blur"]
+    length_min: float = Field(ge=0, description="pixels at t = 0")
+    length_max: Positive = Field(description="pixels at t = 1")
+    noise_std: NoiseStd
+
+    @model_validator(mode="after")
+    def _range(self):
+        if self.length_max <= self.length_min:
+            raise ValueError(f"length_max ({self.length_max}) must be larger than length_min ({self.length_min})")
+        return self
+
+
+class SuperResolutionEntry(Section):
+    kind: Literal["super_resolution"]
+    factor_max: float = Field(gt=1, description="width of a cell in pixels at t = 1; any number, 1 at t = 0")
+    noise_std: NoiseStd
+
+
+class NonlinearBlurEntry(Section):
+    """Camera shake with saturation (lengths and gain), or the published network (weights); never both."""
+
+    kind: Literal["nonlinear_blur"]
+    length_min: float | None = Field(None, ge=0, description="length of the camera's path in pixels at t = 0")
+    length_max: Positive | None = Field(None, description="pixels at t = 1")
+    gain_max: float | None = Field(None, ge=1, description="exposure at t = 1 relative to t = 0; above 1 it saturates")
+    weights: str | None = Field(None, description="file or https URL of the published network")
+    sha256: str | None = Field(None, description="of the weights, hexadecimal; needed with a URL")
+    noise_std: NoiseStd
+
+    @model_validator(mode="after")
+    def _one_of_two(self):
+        for field in ("length_min", "length_max", "gain_max"):
+            if self.weights is None and getattr(self, field) is None:
+                raise ValueError(f"{field} is missing; add it, or weights for the published network")
+            if self.weights is not None and getattr(self, field) is not None:
+                raise ValueError(f"{field} plays no part with weights; remove one of them")
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256 ({self.sha256}) must be 64 hexadecimal digits in small letters")
+        if self.weights is None:
+            if self.length_max <= self.length_min:
+                raise ValueError(f"length_max ({self.length_max}) must be larger than length_min ({self.length_min})")
+            if self.sha256 is not None:
+                raise ValueError("sha256 stands without weights; remove it, or add the weights that it belongs to")
+        elif "://" in self.weights:
+            if not self.weights.startswith("https://"):
+                raise ValueError(f"weights ({self.weights}) must be a file or an https URL")
+            if self.sha256 is None:
+                raise ValueError("sha256 is missing; a download is only used with its checksum")
+        return self
+
+
+class MixtureEntry(Section):
+    kind: Literal["mixture"]
+    of: list[Name] = Field(description="names of other degradations; each sample gets one of them")
+    noise_std: NoiseStd
+
+    @field_validator("of")
+    @classmethod
+    def _several(cls, of):
+        if len(of) < 2:
+            raise ValueError(f"{of} must name at least two degradations")
+        return of
+
+
+DegradationEntry = Annotated[
+    GaussianBlurEntry
+    | RandomInpaintingEntry
+    | BoxInpaintingEntry
+    | MotionBlurEntry
+    | SuperResolutionEntry
+    | NonlinearBlurEntry
+    | MixtureEntry,
+    Field(discriminator="kind"),
+]
+
+
+class StridedEntry(Section):
+    kind: Literal["strided"]
+    stride: Count = Field(description="every stride-th index")
+
+
+class EvenlySpacedEntry(Section):
+    kind: Literal["evenly_spaced"]
+    steps: Count = Field(description="indices visited between the start and 0")
+
+
+class NoiseLevelsEntry(Section):
+    kind: Literal["noise_levels"]
+    levels: int = Field(ge=2)
+    s_max: Positive = Field(description="largest noise level, sqrt((1 - abar) / abar)")
+    s_min: Positive = Field(description="smallest noise level")
+
+    @model_validator(mode="after")
+    def _range(self):
+        if self.s_max <= self.s_min:
+            raise ValueError(f"s_max ({self.s_max}) must be larger than s_min ({self.s_min})")
+        return self
+
+
+WalkEntry = Annotated[StridedEntry | EvenlySpacedEntry | NoiseLevelsEntry, Field(discriminator="kind")]
+NotNegative = Annotated[float, Field(ge=0)]
+StepSizes = Annotated[list[NotNegative], Field(min_length=1, description="candidates")]
+
+
+class GuidedTune(Section):
+    eta: StepSizes = Field(description="candidates for the step size")
+
+
+class GuidedEntry(Section):
+    """What solvers that follow a gradient share; the walk is the solver's own where it is null or left out."""
+
+    stochasticity: float = Field(1.0, ge=0, le=1, description="1 ancestral (DDPM) steps, 0 deterministic DDIM")
+    walk: WalkEntry | None = None
+    tune: GuidedTune = Field(description="what the tuning stage tries")
+
+
+class LDPSEntry(GuidedEntry):
     kind: Literal["ldps"]
+
+
+class GMLDPSEntry(GuidedEntry):
+    kind: Literal["gml_dps"]
+    gamma: NotNegative = Field(description="weight of ||z0 - E(D(z0))||")
+
+
+class PSLDEntry(GuidedEntry):
+    kind: Literal["psld"]
+    gamma: NotNegative = Field(description="weight of ||z0 - E(A^T y + D(z0) - A^T A D(z0))||")
+
+
+SolverEntry = Annotated[LDPSEntry | GMLDPSEntry | PSLDEntry, Field(discriminator="kind")]
+
+
+class Pair(Section):
+    """One comparison: a degradation, and the solver that reconstructs from it."""
+
+    degradation: str
+    solver: str
 
 
 class Severity(Section):
@@ -158,9 +299,9 @@ class Correlation(Section):
 class Tune(Section):
     n_images: Count
     batch_size: Count
-    step_sizes: list[Annotated[float, Field(ge=0)]] = Field(min_length=1)
-    corrections: list[Annotated[float, Field(ge=1)]] = Field(min_length=1)
-    consistent: list[Annotated[float, Field(ge=1)]] = Field(min_length=1)
+    corrections: list[Annotated[float, Field(ge=1)]] = Field(min_length=1, description="c of the published start")
+    consistent: list[Annotated[float, Field(ge=1)]] = Field(min_length=1, description="k of the consistent start")
+    inversion: list[Count] = Field(description="strides of DDIM inversion; none: that start is left out")
 
 
 class Reconstruction(Section):
@@ -182,9 +323,31 @@ class Study(Section):
     severity: Severity
     ordering: Ordering
     correlation: Correlation
-    solvers: dict[Name, LDPSEntry] = Field(min_length=1)
+    solvers: dict[Name, SolverEntry] = Field(min_length=1)
+    pairs: dict[str, Pair] = Field(min_length=1, description="the comparisons, each named degradation-solver")
     tune: Tune
     reconstruction: Reconstruction
+
+    @model_validator(mode="after")
+    def _mixtures(self):
+        for name, entry in self.degradations.items():
+            if entry.kind != "mixture":
+                continue
+            plain = [other for other, member in self.degradations.items() if member.kind != "mixture"]
+            for k, of in enumerate(entry.of):
+                field = f"degradations.{name}.of.{k}"
+                if of not in plain:
+                    raise ValueError(
+                        f"{field}: {of!r} is not among the study's degradations other than mixtures; "
+                        f"choose one of {', '.join(plain)}"
+                    )
+                if of in entry.of[:k]:
+                    raise ValueError(f"{field}: {of!r} is there twice; remove one")
+                if (own := self.degradations[of].noise_std) != entry.noise_std:
+                    raise ValueError(
+                        f"{field}: {of} has noise_std {own}, the mixture {entry.noise_std}; give both the same"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _fits(self):
@@ -210,6 +373,19 @@ class Study(Section):
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
+        for name, pair in self.pairs.items():
+            for field, known in (("degradation", self.degradations), ("solver", self.solvers)):
+                if getattr(pair, field) not in known:
+                    raise ValueError(
+                        f"pairs.{name}.{field}: {getattr(pair, field)!r} is not among the {field}s of the study; "
+                        f"choose one of {', '.join(known)}"
+                    )
+            if name != f"{pair.degradation}-{pair.solver}":
+                raise ValueError(f"pairs.{name}: its name must be {pair.degradation}-{pair.solver}")
+            if self.solvers[pair.solver].kind in _NEED_ADJOINT and not _linear(self.degradations[pair.degradation]):
+                raise ValueError(
+                    f"pairs.{name}: {pair.solver} needs the adjoint A^T, and {pair.degradation} is not linear; remove the pair"
+                )
         too_late = [i for i in self.reconstruction.fixed_starts if i >= self.prior.diffusion.n_steps]
         if too_late:
             raise ValueError(
@@ -249,10 +425,7 @@ def _sentence(problem: dict[str, Any]) -> str:
     """One sentence for one of pydantic's problems: the field, its value, what to do."""
     location, value, kind = [str(part) for part in problem["loc"]], problem.get("input"), problem["type"]
     beside = _names_beside(location)
-    # pydantic names the chosen member of a union in the location: degradations.blur.gaussian_blur.std_min
-    if len(location) > 2 and location[0] in ("degradations", "solvers") and location[2] in _KINDS:
-        del location[2]
-    field = ".".join(part for part in location if part != "[key]")
+    field = ".".join(part for part in _without_kinds(location) if part != "[key]")
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(location[-1], beside, n=1)
@@ -275,7 +448,39 @@ def _sentence(problem: dict[str, Any]) -> str:
     return f"{field}: {value!r} is not valid: {message[0].lower()}{message[1:]}."
 
 
-_KINDS = {"gaussian_blur": GaussianBlurEntry, "random_inpainting": RandomInpaintingEntry, "ldps": LDPSEntry}
+_NEED_ADJOINT = {"psld"}
+
+
+def _linear(entry: Section) -> bool:
+    """Whether a degradation entry's operator has an adjoint (the schema loads no operators, so it is said twice)."""
+    return entry.kind != "nonlinear_blur" and all(_linear(member) for member in getattr(entry, "members", {}).values())
+
+
+_KINDS = {
+    "gaussian_blur": GaussianBlurEntry,
+    "random_inpainting": RandomInpaintingEntry,
+    "box_inpainting": BoxInpaintingEntry,
+    "motion_blur": MotionBlurEntry,
+    "super_resolution": SuperResolutionEntry,
+    "nonlinear_blur": NonlinearBlurEntry,
+    "mixture": MixtureEntry,
+    "ldps": LDPSEntry,
+    "gml_dps": GMLDPSEntry,
+    "psld": PSLDEntry,
+    "strided": StridedEntry,
+    "evenly_spaced": EvenlySpacedEntry,
+    "noise_levels": NoiseLevelsEntry,
+}
+
+
+def _without_kinds(location: list[str]) -> list[str]:
+    """pydantic names the chosen member of a union in the location, as in degradations.blur.gaussian_blur.std_min."""
+    kept: list[str] = []
+    for part in location:
+        chosen = kept[-1:] == ["walk"] or (len(kept) > 1 and kept[-2] in ("degradations", "solvers", "members"))
+        if not (chosen and part in _KINDS):
+            kept.append(part)
+    return kept
 
 
 def _names_beside(location: list[str]) -> set[str]:

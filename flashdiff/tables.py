@@ -41,6 +41,11 @@ def save(table: pd.DataFrame, folder: str | Path, name: str) -> pd.DataFrame:
     return table
 
 
+def to_records(table: pd.DataFrame) -> list[dict]:
+    """The rows as dicts for JSON, without the cells that are missing."""
+    return [{k: v for k, v in row.items() if not pd.isna(v)} for row in table.to_dict("records")]
+
+
 def _spread(name: str, interval: Mapping[str, float]) -> dict[str, float]:
     return {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
 

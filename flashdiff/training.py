@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from flashdiff.devices import resolve_precision
+
 Loss = Callable[[nn.Module, np.ndarray, int], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -85,20 +87,6 @@ def keyed(checkpoint: str | os.PathLike, *what) -> Path:
 def discard_checkpoints(folder: str | os.PathLike) -> None:
     """Delete a folder of checkpoints once what they led to is saved: a training that is asked for anew starts anew."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def device() -> torch.device:
-    """The device this process trains and infers on: its GPU when there is one, else the CPU."""
-    from accelerate import PartialState
-
-    return PartialState().device
-
-
-def resolve_precision(name: str) -> str:
-    """ "auto" becomes bf16 on a GPU that computes in it, else "no"; other names pass through."""
-    if name != "auto":
-        return name
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
 
 
 def train(

@@ -20,7 +20,7 @@ def records():
 
 def test_every_claim_of_every_pair_is_there(records):
     study = load(ROOT / "params.yaml")
-    pairs = {(d, s) for d in study.degradations for s in study.solvers}
+    pairs = {(pair.degradation, pair.solver) for pair in study.pairs.values()}
     for claim in RULES:
         assert {(r["degradation"], r["solver"]) for r in records if r["claim"] == claim} == pairs, claim
     assert {r["study"] for r in records} == {study.study}

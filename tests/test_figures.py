@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from flashdiff import figures, metrics, tables
-from flashdiff.figure_style import METHOD_LABELS
+from flashdiff.methods import LABELS, label
 
 LEVEL, SIGMA = "severity level t", "predicted severity σ̂ (latent units)"
 NFE = "denoiser evaluations (NFE)"
@@ -45,7 +45,7 @@ def severity_rows(n=120):
 
 
 def reconstruction_rows(n=10):
-    """Rows of experiments.reconstruct: every method on the same n images; a walk from index i costs i + 1 evaluations."""
+    """Rows of comparison.tabulate: every method on the same n images; a walk from index i costs i + 1 evaluations."""
     rng = np.random.default_rng(2)
     t, sigma, base = rng.uniform(size=n), rng.uniform(0.3, 0.9, n), rng.normal(22, 1, n)
     adaptive = (100 * sigma).astype(int)
@@ -53,9 +53,12 @@ def reconstruction_rows(n=10):
         "no_diffusion": (-1, -1.0),
         "flash_published": (adaptive, 1.0),
         "flash_consistent": (adaptive + 20, 1.5),
+        "flash_inversion": (adaptive, 1.2),
         "fixed_mean": (int(adaptive.mean()), 0.5),
-        "shuffled_severity": (np.roll(adaptive, 1), 0.1),
-        "random_start": (rng.integers(0, 120, n), -0.2),
+        "shuffled_published": (np.roll(adaptive, 1), 0.1),
+        "shuffled_consistent": (np.roll(adaptive, 1), 0.2),
+        "random_published": (rng.integers(0, 120, n), -0.2),
+        "random_consistent": (rng.integers(0, 120, n), -0.1),
         "fixed_150": (150, 0.4),
         "fixed_20": (20, -0.5),
         "full_length": (999, 0.0),
@@ -145,9 +148,9 @@ FROM_ROWS = {
         figures.wall_clock,
         ["method", "seconds_per_image", "wall_clock_ratio", "nfe_ratio"],
     ),
-    "quality_against_cost": (
+    "quality_of_methods": (
         quality_table,
-        figures.quality_against_cost,
+        figures.quality_of_methods,
         ["method", "nfe", "psnr", "psnr_low", "psnr_high", "perceptual", "perceptual_low", "perceptual_high"],
     ),
     "outliers": (
@@ -192,7 +195,7 @@ def test_the_cases_below_are_all_figures_there_are():
 
 # ------------------------------------------------------------------------------------------------ labels and refusals
 
-LABELS = {
+AXES = {
     "learning_curve": [("optimiser step", "training loss"), ("optimiser step", "on held-out images")],
     "severity_against_level_per_image": [(LEVEL, SIGMA)],
     "ordering_by_pair": [("lower level t", "higher level t"), ("", "pairs in the right order (%)")],
@@ -205,13 +208,13 @@ LABELS = {
     "quality_against_steps": [(NFE, label) for label in QUALITY],
     "start_distribution": [("start index of the reverse diffusion", "test images")],
     "wall_clock": [("seconds per image, whole batch kept busy", "")],
-    "quality_against_cost": [(f"{NFE}; no diffusion drawn at 1", label) for label in QUALITY],
+    "quality_of_methods": [(label, "") for label in QUALITY],
 }
 
 
-@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.parametrize("name", AXES)
 def test_axes_say_what_they_show_and_in_which_unit(name):
-    assert [(axis.get_xlabel(), axis.get_ylabel()) for axis in draw(name).axes] == LABELS[name]
+    assert [(axis.get_xlabel(), axis.get_ylabel()) for axis in draw(name).axes] == AXES[name]
 
 
 LEGENDS = {
@@ -225,14 +228,14 @@ LEGENDS = {
     "quality_against_steps": [
         [
             "fixed start, same for all images",
-            METHOD_LABELS["no_diffusion"],
-            METHOD_LABELS["flash_published"],
-            METHOD_LABELS["flash_consistent"],
-            METHOD_LABELS["full_length"],
+            LABELS["no_diffusion"],
+            LABELS["flash_published"],
+            LABELS["flash_consistent"],
+            LABELS["flash_inversion"],
+            LABELS["full_length"],
         ]
     ],
     "start_distribution": [[f"mean {(100 * reconstruction_rows(10).sigma_hat[:10]).astype(int).mean():.0f}"]],
-    "quality_against_cost": [list(METHOD_LABELS.values())],
 }
 
 
@@ -359,14 +362,15 @@ def test_error_statistics_count_every_image_once():
         assert counts.sum() == len(rows) and list(axis.lines[0].get_xdata()) == [0, 0]
 
 
-def errorbars(axis):
-    """{label: (x, y, lowest, highest)} of the marks of an axis."""
+def errorbars(axis, along="y"):
+    """{label: (place, value, lowest, highest)} of the marks of an axis whose intervals run along x or y."""
     found = {}
     for container in axis.containers:
         mark, _, (bar,) = container.lines
-        (x, low), (_, high) = bar.get_segments()[0]
-        assert mark.get_xdata()[0] == x
-        found[container.get_label()] = (x, mark.get_ydata()[0], low, high)
+        value, place = (mark.get_ydata()[0], mark.get_xdata()[0])[:: 1 if along == "y" else -1]
+        ends = [point[int(along == "y")] for point in bar.get_segments()[0]]
+        assert {float(point[int(along != "y")]) for point in bar.get_segments()[0]} == {place}
+        found[container.get_label()] = (place, value, *ends)
     return found
 
 
@@ -380,27 +384,29 @@ def test_quality_against_steps_draws_means_and_intervals():
             drawn_line(axis, "fixed start, same for all images"), fixed[["nfe", column]].to_numpy().T, rtol=1e-5
         )
         marks = errorbars(axis)
-        assert len(marks) == 3 and axis.get_xscale() == "log"
-        for method in ("flash_published", "flash_consistent", "full_length"):
+        assert len(marks) == 4 and axis.get_xscale() == "log"
+        for method in ("flash_published", "flash_consistent", "flash_inversion", "full_length"):
             values = rows[rows.method == method][column].to_numpy()
             interval = metrics.bootstrap(values, np.mean, 1000)
             expected = [mean.nfe[method], values.mean(), interval["low"], interval["high"]]
-            np.testing.assert_allclose(marks[METHOD_LABELS[method]], expected, rtol=1e-5)
+            np.testing.assert_allclose(marks[LABELS[method]], expected, rtol=1e-5)
             assert interval["low"] < interval["high"]
-        _, height = drawn_line(axis, METHOD_LABELS["no_diffusion"])
+        _, height = drawn_line(axis, LABELS["no_diffusion"])
         np.testing.assert_allclose(height, mean[column]["no_diffusion"], rtol=1e-5)
 
 
-def test_quality_against_cost_draws_every_method_that_has_a_name():
+def test_quality_of_methods_draws_every_method_that_has_a_name():
     table = quality_table()
-    figure = figures.quality_against_cost(table)
+    named = table[table.method.isin(LABELS)]  # and not the ladder of fixed starts
+    figure = figures.quality_of_methods(table)
+    written = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert written == [f"{LABELS[row.method]} ({row.nfe:.0f})" for row in named.itertuples()] and len(written) == 10
     for axis, column in zip(figure.axes, ("psnr", "perceptual"), strict=True):
-        marks = errorbars(axis)
-        assert set(marks) == set(METHOD_LABELS.values())  # and not the ladder of fixed starts
-        for _, row in table[table.method.isin(METHOD_LABELS)].iterrows():
-            x = 1 if row.method == "no_diffusion" else row.nfe
-            expected = [x, row[column], row[f"{column}_low"], row[f"{column}_high"]]
-            np.testing.assert_allclose(marks[METHOD_LABELS[row.method]], expected, rtol=1e-12)
+        marks = errorbars(axis, along="x")
+        assert list(marks) == written
+        for place, (name, row) in enumerate(zip(written, named.to_dict("records"), strict=True)):
+            expected = [place, row[column], row[f"{column}_low"], row[f"{column}_high"]]
+            np.testing.assert_allclose(marks[name], expected, rtol=1e-12)
 
 
 def test_start_distribution_counts_the_published_starts():
@@ -417,7 +423,7 @@ def test_wall_clock_draws_seconds_and_writes_both_ratios():
     methods = ["flash_published", "flash_consistent", "fixed_mean", "full_length"]
     by_method = table.set_index("method").loc[methods]
     np.testing.assert_allclose([bar.get_width() for bar in axis.patches], by_method.seconds_per_image)
-    assert [label.get_text() for label in axis.get_yticklabels()] == [METHOD_LABELS[method] for method in methods]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [LABELS[method] for method in methods]
     for text, row in zip(axis.texts, by_method.itertuples(), strict=True):
         assert text.get_text().startswith(f" {row.seconds_per_image:.2f} s")
         ratios = f"; {row.wall_clock_ratio:.1f} times less time, {row.nfe_ratio:.1f} times fewer evaluations"
@@ -490,7 +496,7 @@ def test_reconstructions_rise_in_level_and_stand_above_their_own_numbers():
     names = ["measurement", "no_diffusion", "full_length", "flash_published", "flash_consistent", "truth"]
     by_level = np.argsort(rows.t[:10].to_numpy())
     assert [text.replace("\n", " ") for text in (axis.get_title() for axis in axes[0])] == [
-        METHOD_LABELS.get(name, name) for name in names
+        label(name) for name in names
     ]
     for line, image in zip(axes, (by_level[0], by_level[4], by_level[9]), strict=True):
         for axis, name in zip(line, names, strict=True):
@@ -510,7 +516,7 @@ def test_fewer_images_than_rows_to_show_are_all_shown():
 # ----------------------------------------------------------------------------------------------------- saving
 
 
-@pytest.mark.parametrize("name", ["ordering_by_pair", "calibration", "quality_against_cost", "image_grid"])
+@pytest.mark.parametrize("name", ["ordering_by_pair", "calibration", "quality_of_methods", "image_grid"])
 def test_a_figure_drawn_and_saved_twice_has_the_same_bytes(tmp_path, name):
     rows = severity_rows(20)
     for folder in ("a", "b"):

@@ -1,6 +1,7 @@
 """Claims: every one is there, its verdict follows its rule, and the file is strict JSON."""
 
 import functools
+import itertools
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from test_figures import ordering_rows, reconstruction_rows, severity_rows, timings
 
 from flashdiff import headline, metrics
+from flashdiff import records as files
 
 KEYS = ["claim", "study", "degradation", "solver", "start", "value", "low", "high", "n", "unit", "verdict"]
 OF_ENCODER = ["ordering_accuracy", "spearman_level", "spearman_error", "calibration_ratio"]
@@ -37,7 +39,7 @@ def write_metrics(folder, degradations=("gaussian_blur",), solvers=("ldps",)):
         for kind, content in study_metrics(number).items():
             per_encoder = kind in ("metrics/ordering", "metrics/severity")
             for item in [degradation] if per_encoder else [f"{degradation}-{solver}" for solver in solvers]:
-                metrics.write_json(folder / f"reports/{kind}-{item}.json", content)
+                files.write_json(folder / f"reports/{kind}-{item}.json", content)
 
 
 def strict(text):
@@ -55,10 +57,9 @@ def interval(value, low=None, high=None, n=32):
 def test_every_claim_is_there_for_every_degradation_and_solver(tmp_path):
     degradations, solvers = ["gaussian_blur", "random_inpainting"], ["ldps", "other"]
     write_metrics(tmp_path, degradations, solvers)
-    records = headline.collect(tmp_path, "toy", degradations, solvers)
+    records = headline.collect(tmp_path, "toy", degradations, list(itertools.product(degradations, solvers)))
     expected = {(claim, None) for claim in OF_ENCODER}
-    expected |= {(claim, start) for claim in [*OF_START, CONTROLS[0]] for start in ("published", "consistent")}
-    expected |= {(claim, "published") for claim in CONTROLS[1:]}  # they walk with the published rule
+    expected |= {(claim, start) for claim in [*OF_START, *CONTROLS] for start in ("published", "consistent")}
     assert {claim for claim, _ in expected} == set(headline.RULES)
     for degradation in degradations:
         for solver in solvers:
@@ -67,15 +68,26 @@ def test_every_claim_is_there_for_every_degradation_and_solver(tmp_path):
             for claim, start in expected:
                 units = [r["unit"] for r in part if (r["claim"], r["start"]) == (claim, start)]
                 assert units == ["dB", "relative"] if claim in CONTROLS else len(units) == 1
-    assert len(records) == 4 * (4 + 2 * (6 + 2) + 2 * 2)
+    assert len(records) == 4 * (4 + 2 * (6 + 2 * 3))
     for record in records:
         assert list(record) == KEYS and record["study"] == "toy"
         assert record["verdict"] in {"reproduced", "not reproduced", "not tested"}
 
 
+def test_a_degradation_without_a_solver_has_the_claims_of_its_encoder(tmp_path):
+    write_metrics(tmp_path, ["gaussian_blur", "mixture"])
+    records = headline.collect(tmp_path, "toy", ["gaussian_blur", "mixture"], [("gaussian_blur", "ldps")])
+    alone = [r for r in records if r["degradation"] == "mixture"]
+    assert [r["claim"] for r in alone] == OF_ENCODER and {r["solver"] for r in alone} == {None}
+    assert len(records) == 4 + 28
+    assert {"", "ldps"} == set(headline.to_frame(records).solver)
+    assert headline.to_markdown(records).splitlines()[0].endswith("| gaussian blur, LDPS | mixture |")
+    assert headline.to_markdown(records).count("| |") == 0 and " - |" in headline.to_markdown(records)
+
+
 def test_values_are_those_of_the_rows(tmp_path):
     write_metrics(tmp_path)
-    records = headline.collect(tmp_path, "toy", ["gaussian_blur"], ["ldps"])
+    records = headline.collect(tmp_path, "toy", ["gaussian_blur"], [("gaussian_blur", "ldps")])
     rows, severity, seconds = reconstruction_rows(), severity_rows(), timings()
 
     def of(claim, start=None, unit=None):
@@ -109,8 +121,8 @@ def test_values_are_those_of_the_rows(tmp_path):
         ratio = seconds["full_length"]["seconds"] / seconds[method]["seconds"]
         assert of("wall_clock_ratio", start)["value"] == pytest.approx(ratio, 1e-5)
         assert of("wall_clock_ratio", start)["low"] is None and of("wall_clock_ratio", start)["n"] == 10
-        controls = dict(zip(CONTROLS, ("fixed_mean", "shuffled_severity", "random_start"), strict=True))
-        for claim, baseline in list(controls.items())[: 3 if start == "published" else 1]:
+        controls = dict(zip(CONTROLS, ("fixed_mean", f"shuffled_{start}", f"random_{start}"), strict=True))
+        for claim, baseline in controls.items():
             theirs = by[baseline]
             assert of(claim, start, "dB")["value"] == pytest.approx((ours.psnr - theirs.psnr).mean(), 1e-4)
             decrease = 1 - ours.perceptual.mean() / theirs.perceptual.mean()
@@ -131,7 +143,7 @@ def test_a_missing_metrics_file_is_named_with_its_remedy(tmp_path, missing):
     path = tmp_path / f"reports/{missing}.json"
     path.unlink()
     with pytest.raises(FileNotFoundError) as error:
-        headline.collect(tmp_path, "toy", ["gaussian_blur"], ["ldps"])
+        headline.collect(tmp_path, "toy", ["gaussian_blur"], [("gaussian_blur", "ldps")])
     assert str(error.value) == f"{path}: not there; run `make study`, whose earlier stage writes it."
 
 
@@ -197,7 +209,7 @@ def test_what_was_not_measured_is_not_tested_and_not_half_reported(claim, measur
 
 def test_the_file_reads_back_as_it_was_written(tmp_path):
     write_metrics(tmp_path)
-    records = headline.collect(tmp_path, "toy", ["gaussian_blur"], ["ldps"])
+    records = headline.collect(tmp_path, "toy", ["gaussian_blur"], [("gaussian_blur", "ldps")])
     path = tmp_path / "headline.json"
     headline.write(records, path)
     text = path.read_text(encoding="utf-8")
@@ -208,10 +220,10 @@ def test_the_file_reads_back_as_it_was_written(tmp_path):
 def test_nan_in_a_metrics_file_does_not_reach_the_headline(tmp_path):
     write_metrics(tmp_path)
     path = tmp_path / "reports/metrics/severity-gaussian_blur.json"
-    content = metrics.read_json(path)
+    content = files.read_json(path)
     content["spearman_error"]["value"] = float("nan")
-    metrics.write_json(path, content)
-    records = headline.collect(tmp_path, "toy", ["gaussian_blur"], ["ldps"])
+    files.write_json(path, content)
+    records = headline.collect(tmp_path, "toy", ["gaussian_blur"], [("gaussian_blur", "ldps")])
     headline.write(records, tmp_path / "headline.json")
     (found,) = [r for r in strict((tmp_path / "headline.json").read_text()) if r["claim"] == "spearman_error"]
     assert found["value"] is None and found["verdict"] == "not tested"
@@ -244,7 +256,7 @@ def test_values_in_words(claim, measured, text):
 
 def test_the_table_tells_the_two_comparisons_of_a_control_apart(tmp_path):
     write_metrics(tmp_path)
-    records = headline.collect(tmp_path, "toy", ["gaussian_blur"], ["ldps"])
+    records = headline.collect(tmp_path, "toy", ["gaussian_blur"], [("gaussian_blur", "ldps")])
     table = headline.to_frame(records)
     assert len(table) == len(records) and not table.duplicated(["degradation", "solver", "start", "claim"]).any()
     assert "Flash against random starts: PSNR" in set(table.claim)
@@ -262,7 +274,7 @@ def test_the_table_keeps_whole_numbers_where_one_is_missing():
 def test_summaries_hold_the_values_of_their_pair_and_no_seconds(tmp_path):
     degradations = ["gaussian_blur", "random_inpainting"]
     write_metrics(tmp_path, degradations)
-    records = headline.collect(tmp_path, "toy", degradations, ["ldps"])
+    records = headline.collect(tmp_path, "toy", degradations, [(d, "ldps") for d in degradations])
     headline.write_summaries(records, tmp_path / "summary")
     assert {path.stem for path in (tmp_path / "summary").iterdir()} == {f"{name}-ldps" for name in degradations}
     for degradation in degradations:
@@ -277,7 +289,7 @@ def test_summaries_hold_the_values_of_their_pair_and_no_seconds(tmp_path):
 def test_the_readme_table_has_a_column_per_pair_and_replaces_the_one_before(tmp_path):
     degradations = ["gaussian_blur", "random_inpainting"]
     write_metrics(tmp_path, degradations)
-    records = headline.collect(tmp_path, "toy", degradations, ["ldps"])
+    records = headline.collect(tmp_path, "toy", degradations, [(d, "ldps") for d in degradations])
     begin, end = headline.RESULTS
     readme = headline.into_readme(f"above\n{begin}old\n{end}below\n", records)
     assert readme == f"above\n{begin}{headline.to_markdown(records)}{end}below\n"

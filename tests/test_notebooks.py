@@ -17,6 +17,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NUMBERED = [path for path in NOTEBOOKS if path.name[0].isdigit()]
 STUDIES = [ROOT, *sorted(path.parent for path in ROOT.glob("studies/*/params.yaml"))]
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+STAGES = {name: entry.get("do", entry) for name, entry in STAGES.items()}  # foreach stages are one level deeper
 RUN = "python -m flashdiff.stage run "
 RUNNING = {name: entry for name, entry in STAGES.items() if entry["cmd"].startswith(RUN)}
 SHIPPED = {"train_prior", "tune"}  # their results are in git and do not depend on code (docs/decisions.md)

@@ -1,5 +1,6 @@
 """The report page: it stands alone, its links lead somewhere, every claim is on it, and its sentences read right."""
 
+import itertools
 import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -12,6 +13,7 @@ from test_headline import interval, write_metrics
 from flashdiff import figures, headline, report, tables
 
 STUDY, DEGRADATIONS, SOLVERS = "toy", ["gaussian_blur", "random_inpainting"], ["ldps"]
+PAIRS = [(degradation, "ldps") for degradation in DEGRADATIONS]
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -81,7 +83,10 @@ def write_study(folder, degradations=DEGRADATIONS, solvers=SOLVERS):
                 for baseline in ("full_length", "fixed_mean")
             ]
             tables.save(pd.concat(paired), reports / "tables", f"paired-{item}")
-    headline.write(headline.collect(folder, STUDY, degradations, solvers), reports / "headline.json")
+    headline.write(
+        headline.collect(folder, STUDY, degradations, list(itertools.product(degradations, solvers))),
+        reports / "headline.json",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +94,7 @@ def study(tmp_path_factory):
     """A study's folder with its page; tests that change it take a copy."""
     folder = tmp_path_factory.mktemp("study")
     write_study(folder)
-    report.assemble(folder, STUDY, DEGRADATIONS, SOLVERS)
+    report.assemble(folder, STUDY, DEGRADATIONS, PAIRS)
     return folder
 
 
@@ -128,10 +133,10 @@ def test_the_page_works_offline(study, page):
 
 
 def test_every_claim_is_on_the_page_with_its_value_and_verdict(study, page):
-    records = headline.collect(study, STUDY, DEGRADATIONS, SOLVERS)
+    records = headline.collect(study, STUDY, DEGRADATIONS, PAIRS)
     expected = [[str(cell) for cell in row] for row in headline.to_frame(records).drop(columns="degradation").values]
     claims = [row for row in page.rows if len(row) == 7 and row[0] == "ldps"]
-    assert claims == expected and len(claims) == 2 * 24
+    assert claims == expected and len(claims) == 2 * 28
     for record, row in zip(records, claims, strict=True):
         assert row[2].startswith(headline.RULES[record["claim"]].label)
         assert row[3] == headline.describe(record)
@@ -176,20 +181,22 @@ def test_two_runs_give_equal_bytes_also_when_the_first_left_its_notebook(study, 
     """dvc keeps the report's own notebook from the run before: it must not make the page another one."""
     folder = shutil.copytree(study, tmp_path / "study")
     (folder / "reports/notebooks/07_report.ipynb").write_text("{}")
-    again = report.assemble(folder, STUDY, DEGRADATIONS, SOLVERS)
+    again = report.assemble(folder, STUDY, DEGRADATIONS, PAIRS)
     assert again == folder / "reports/index.html"
     assert again.read_bytes() == (study / "reports/index.html").read_bytes()
 
 
 def test_a_study_without_figures_and_tables_still_has_its_claims(tmp_path):
     write_metrics(tmp_path)
-    page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], SOLVERS).read_text(encoding="utf-8"))
-    assert not page.attributes("src") and len(page.rows) == 1 + 24
+    page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8"))
+    assert not page.attributes("src") and len(page.rows) == 1 + 28
 
 
 def test_several_solvers_have_their_own_headings(tmp_path):
     write_metrics(tmp_path, ["gaussian_blur"], ["ldps", "other"])
-    text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], ["ldps", "other"]).read_text(encoding="utf-8")
+    text = report.assemble(
+        tmp_path, STUDY, ["gaussian_blur"], [("gaussian_blur", "ldps"), ("gaussian_blur", "other")]
+    ).read_text(encoding="utf-8")
     page = Page(text)
     assert page.text_of("h3")[1:] == [
         "What the encoder is asked", "Does it order severity?", "Is predicted severity the true severity?",
@@ -202,7 +209,7 @@ def test_a_missing_metrics_file_leaves_the_page_before(study, tmp_path):
     folder = shutil.copytree(study, tmp_path / "study")
     (folder / "reports/timings/speedup-gaussian_blur-ldps.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"speedup-gaussian_blur-ldps.json: not there; run `make study`"):
-        report.assemble(folder, STUDY, DEGRADATIONS, SOLVERS)
+        report.assemble(folder, STUDY, DEGRADATIONS, PAIRS)
     assert (folder / "reports/index.html").read_bytes() == (study / "reports/index.html").read_bytes()
 
 
@@ -215,8 +222,8 @@ def test_text_of_the_study_is_escaped(tmp_path):
     (reports / "notebooks").mkdir()
     (reports / "notebooks/<s>&.ipynb").write_text("{}")
     figures.save(draw("image_grid"), reports / "figures/order-<b>a&b", "grid<p>")
-    headline.write(headline.collect(tmp_path, "<q>", evil, ["<i>"]), reports / "headline.json")
-    page = Page(report.assemble(tmp_path, "<q>", evil, ["<i>"]).read_text(encoding="utf-8"))
+    headline.write(headline.collect(tmp_path, "<q>", evil, [(*evil, "<i>")]), reports / "headline.json")
+    page = Page(report.assemble(tmp_path, "<q>", evil, [(*evil, "<i>")]).read_text(encoding="utf-8"))
     assert not {"b", "i", "q", "s", "u"} & {tag for tag, _ in page.elements}
     assert page.text_of("title") == ["flashdiff: <q>"]
     assert page.text_of("strong") == ["<q>", "<b>a&b, <I>:"] and "<b>a&b" in page.text_of("h2")
@@ -281,7 +288,7 @@ def test_a_sentence_without_measures_says_so():
 
 
 def test_the_sentence_on_the_page_agrees_with_its_records(study):
-    records = headline.collect(study, STUDY, DEGRADATIONS, SOLVERS)
+    records = headline.collect(study, STUDY, DEGRADATIONS, PAIRS)
     text = (study / "reports/index.html").read_text(encoding="utf-8")
     for degradation in DEGRADATIONS:
         sentence = report.sentence(records, degradation, "ldps")

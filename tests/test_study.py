@@ -62,6 +62,24 @@ def test_shipped_studies_are_valid(path):
             "prior.diffusion.beta_end: 0.001 must not be below beta_start (0.0015).",
         ),
         ("solvers.ldps.eta", 1, "solvers.ldps.eta: unknown name; remove it."),
+        ("solvers.ldps.stochastic", 0.0, "solvers.ldps.stochastic: unknown name; did you mean 'stochasticity'?"),
+        ("solvers.ldps.tune.gamma", [1.0], "solvers.ldps.tune.gamma: unknown name; remove it."),
+        ("solvers.ldps.walk", {"kind": "strided"}, "solvers.ldps.walk.stride: missing; add it."),
+        (
+            "solvers.ldps.walk",
+            {"kind": "noise_levels", "levels": 5, "s_max": 1.0, "s_min": 2.0},
+            "solvers.ldps.walk: s_max (1.0) must be larger than s_min (2.0).",
+        ),
+        (
+            "pairs.gaussian_blur-ldps.solver",
+            "psld",
+            "pairs.gaussian_blur-ldps.solver: 'psld' is not among the solvers of the study; choose one of ldps.",
+        ),
+        (
+            "pairs.blur-ldps",
+            {"degradation": "gaussian_blur", "solver": "ldps"},
+            "pairs.blur-ldps: its name must be gaussian_blur-ldps.",
+        ),
         (f"{BLUR}.drop_max", 0.5, f"{BLUR}.drop_max: unknown name; did you mean 'std_max'?"),
         ("severity", MISSING, "severity: missing; add it."),
         ("severity.steps", MISSING, "severity.steps: missing; add it."),
@@ -73,7 +91,7 @@ def test_shipped_studies_are_valid(path):
         ("severity.steps", None, "severity.steps: None is not valid: input should be a valid integer."),
         ("severity.ema", "0.9", "severity.ema: '0.9' is not valid: input should be a valid number."),
         ("data.images", 3, "data.images: 3 is not valid: input should be a valid string."),
-        ("tune.step_sizes", 0.1, "tune.step_sizes: 0.1 is not valid: input should be a valid list."),
+        ("solvers.ldps.tune.eta", 0.1, "solvers.ldps.tune.eta: 0.1 is not valid: input should be a valid list."),
         (
             "severity",
             None,
@@ -121,10 +139,11 @@ def test_shipped_studies_are_valid(path):
         ),
         (
             f"{BLUR}.kind",
-            "motion_blur",
-            f"{BLUR}.kind: 'motion_blur' is unknown; choose one of 'gaussian_blur', 'random_inpainting'.",
+            "sharpen",
+            f"{BLUR}.kind: 'sharpen' is unknown; choose one of 'gaussian_blur', 'random_inpainting', 'box_inpainting', "
+            "'motion_blur', 'super_resolution', 'nonlinear_blur', 'mixture'.",
         ),
-        ("solvers.ldps.kind", "dps", "solvers.ldps.kind: 'dps' is not valid: input should be 'ldps'."),
+        ("solvers.ldps.kind", "dps", "solvers.ldps.kind: 'dps' is unknown; choose one of 'ldps', 'gml_dps', 'psld'."),
         (f"{BLUR}.std_max", 0.2, f"{BLUR}: std_max (0.2) must be larger than std_min (0.3)."),
         (
             "prior.autoencoder.channels",
@@ -154,6 +173,66 @@ def test_shipped_studies_are_valid(path):
 )
 def test_a_wrong_parameter_is_one_sentence(tmp_path, dotted, value, sentence):
     assert refusal(with_value(tmp_path, dotted, value)) == sentence
+
+
+CAMERA = {"kind": "nonlinear_blur", "length_min": 0.0, "length_max": 6.0, "gain_max": 1.5, "noise_std": 0.1}
+NETWORK = {"kind": "nonlinear_blur", "weights": "GOPRO_wVAE.pth", "noise_std": 0.1}
+MIXED = {"kind": "mixture", "of": ["gaussian_blur", "random_inpainting"], "noise_std": 0.1}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"kind": "box_inpainting", "side_max": 0.5, "noise_std": 0.1},
+        {"kind": "motion_blur", "length_min": 0.0, "length_max": 6.0, "noise_std": 0.1},
+        {"kind": "super_resolution", "factor_max": 2.5, "noise_std": 0.1},
+        CAMERA,
+        NETWORK,
+        NETWORK | {"weights": "https://example.org/GOPRO_wVAE.pth", "sha256": "0" * 64},
+        MIXED,
+    ],
+    ids=lambda entry: entry["kind"],
+)
+def test_every_kind_of_degradation_is_built_from_its_entry(tmp_path, entry):
+    from flashdiff.degradations import DEGRADATIONS, build
+
+    degradations = load(with_value(tmp_path, "degradations.new", entry)).degradations
+    parameters = degradations["new"].model_dump()
+    if entry["kind"] == "mixture":
+        parameters["members"] = {name: degradations[name].model_dump() for name in parameters["of"]}
+    degradation, noise_std = build(parameters)
+    assert type(degradation) is DEGRADATIONS[entry["kind"]] and noise_std == 0.1
+    fields = {name: value for name, value in entry.items() if name not in ("kind", "of", "noise_std")}
+    assert {name: getattr(degradation, name) for name in fields} == fields
+    if entry["kind"] == "mixture":
+        assert list(degradation.members) == entry["of"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"kind": "box_inpainting", "side_max": 1.5, "noise_std": 0.1}, ".side_max: 1.5 is not valid: input should be"),
+        (
+            {"kind": "motion_blur", "length_min": 2.0, "length_max": 2.0, "noise_std": 0.1},
+            ": length_max (2.0) must be larger than length_min (2.0).",
+        ),
+        ({"kind": "super_resolution", "factor_max": 1.0, "noise_std": 0.1}, ".factor_max: 1.0 is not valid: input"),
+        (CAMERA | {"length_max": None}, ": length_max is missing; add it, or weights for the published network."),
+        (CAMERA | {"length_min": 6.0}, ": length_max (6.0) must be larger than length_min (6.0)."),
+        (CAMERA | {"sha256": "0" * 64}, ": sha256 stands without weights; remove it, or add the weights that"),
+        (CAMERA | {"weights": "F.pth"}, ": length_min plays no part with weights; remove one of them."),
+        (NETWORK | {"sha256": "A" * 64}, f": sha256 ({'A' * 64}) must be 64 hexadecimal digits in small letters."),
+        (NETWORK | {"weights": "https://example.org/F"}, ": sha256 is missing; a download is only used with its check"),
+        (NETWORK | {"weights": "http://example.org/F"}, ": weights (http://example.org/F) must be a file or an https"),
+        (MIXED | {"of": ["gaussian_blur"]}, ".of: ['gaussian_blur'] must name at least two degradations."),
+        (MIXED | {"of": ["gaussian_blur", "new"]}, ".of.1: 'new' is not among the study's degradations other than"),
+        (MIXED | {"of": ["gaussian_blur"] * 2}, ".of.1: 'gaussian_blur' is there twice; remove one."),
+        (MIXED | {"noise_std": 0.2}, ".of.0: gaussian_blur has noise_std 0.1, the mixture 0.2; give both the same."),
+    ],
+)
+def test_a_wrong_degradation_is_one_sentence(tmp_path, entry, sentence):
+    message = refusal(with_value(tmp_path, "degradations.new", entry))
+    assert message.startswith(f"degradations.new{sentence}") and "\n" not in message
 
 
 @pytest.mark.parametrize(("field", "value"), [("channels", 3), ("image_size", 24), ("validation", 60_000)])
@@ -260,5 +339,5 @@ print(sorted(heavy & set(sys.modules)))
     done = subprocess.run([sys.executable, "-c", script], cwd=SMOKE.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, loaded = done.stdout.splitlines()
-    assert first == "Study smoke: 2 degradations x 1 solvers = 2 comparisons; the parameters are valid."
+    assert first == "Study smoke: 2 degradations, 1 solver, 2 comparisons; the parameters are valid."
     assert loaded == "[]"

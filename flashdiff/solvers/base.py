@@ -1,26 +1,59 @@
 """What every solver is: one pure reverse step on a batch whose samples may stand at different indices."""
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
-from flashdiff.degradations import Operator
+from flashdiff.degradations import Degradation, Operator
 from flashdiff.prior import Prior
+from flashdiff.walks import Walk
+
+
+class Step(NamedTuple):
+    """What one step returns: the next latent, and what it cost.
+
+    z (B, c, h, w): z_{i_prev}, detached; evaluations, decodes: denoiser and decoder evaluations per sample, one number
+    for all or int64 (B,). An evaluation counts once, with or without its gradient.
+    """
+
+    z: Tensor
+    evaluations: Tensor | int = 1
+    decodes: Tensor | int = 0
+
+
+class Noise(Protocol):
+    """The randomness of one step: standard normal draws keyed by (seed, image id, index, draw)."""
+
+    def __call__(self, draw: int = 0) -> Tensor:
+        """The draw-th standard normal tensor (B, c, h, w) of this step; the same number gives the same draw again."""
+        ...
 
 
 class Solver(Protocol):
     """A solver holds its hyperparameters and takes one step; the loop over steps is in :mod:`flashdiff.sampling`."""
 
-    decodes_per_step: ClassVar[int]
-    """Decoder evaluations of one step, counted beside the denoiser's."""
+    needs_adjoint: ClassVar[bool]
+    """Whether the step uses A^T, so that a degradation without adjoint is refused before anything runs."""
+
+    walk: Walk
+    """Which indices the solver visits."""
 
     def step(
-        self, prior: Prior, operator: Operator, y: Tensor, z: Tensor, i: Tensor, i_prev: Tensor, noise: Tensor
-    ) -> Tensor:
+        self, prior: Prior, operator: Operator, y: Tensor, z: Tensor, i: Tensor, i_prev: Tensor, noise: Noise
+    ) -> Step:
         """z_i -> z_{i_prev}.
 
-        z, noise (B, c, h, w) scaled latents and standard normal draws; y (B, ...) measurements of ``operator``;
-        i, i_prev (B,) int64 with N > i > i_prev >= -1 (-1 is clean). Returns z_prev, detached. Samples must not
-        interact: row k gives what sample k gives alone.
+        z (B, c, h, w) scaled latents; y (B, ...) measurements of ``operator``, whose noise has standard deviation
+        ``operator.noise_std``; i, i_prev (B,) int64 with N > i > i_prev >= -1 (-1 is clean). Samples must not interact:
+        row k gives what sample k gives alone.
         """
         ...
+
+
+def check(solver: Solver, degradation: Degradation) -> None:
+    """Raise ValueError, before any work, when the solver is not defined on the degradation."""
+    if solver.needs_adjoint and not degradation.linear:
+        raise ValueError(
+            f"solver: {type(solver).__name__} needs the adjoint A^T, and {type(degradation).__name__} is not linear and has "
+            "none; choose a solver without A^T for it."
+        )

@@ -1,0 +1,75 @@
+"""Degradation operators A(x; t), their adjoints where they are linear, and measurements y = A(x; t) + n.
+
+A degradation is a frozen dataclass and pure: what depends on the severity t (and on the image's identity) alone is
+*prepared* once per measurement as a dict of per-sample tensors, and ``apply`` / ``adjoint`` use it at every solver
+step. Images x, y are (B, C, H, W), clean range [-1, 1]; t (B,) is the severity level in [0, 1], one per sample.
+"""
+
+from collections.abc import Mapping
+
+from flashdiff.degradations.base import Degradation, State, check_level
+from flashdiff.degradations.gaussian_blur import GaussianBlur
+from flashdiff.degradations.inpainting import BoxInpainting, RandomInpainting
+from flashdiff.degradations.measurement import Measurement, Operator, measure
+from flashdiff.degradations.mixture import Mixture
+from flashdiff.degradations.motion_blur import MotionBlur
+from flashdiff.degradations.nonlinear_blur import NonlinearBlur
+from flashdiff.degradations.super_resolution import SuperResolution
+
+__all__ = [
+    "DEGRADATIONS",
+    "BoxInpainting",
+    "Degradation",
+    "GaussianBlur",
+    "Measurement",
+    "Mixture",
+    "MotionBlur",
+    "NonlinearBlur",
+    "Operator",
+    "RandomInpainting",
+    "State",
+    "SuperResolution",
+    "build",
+    "check_level",
+    "measure",
+]
+
+DEGRADATIONS: dict[str, type[Degradation]] = {
+    "gaussian_blur": GaussianBlur,
+    "random_inpainting": RandomInpainting,
+    "box_inpainting": BoxInpainting,
+    "motion_blur": MotionBlur,
+    "super_resolution": SuperResolution,
+    "nonlinear_blur": NonlinearBlur,
+    "mixture": Mixture,
+}
+
+
+def build(parameters: Mapping) -> tuple[Degradation, float]:
+    """A study's degradation entry -> (degradation, noise_std): ``kind`` selects the class, the rest are its fields.
+
+    A field that is None has the class's default. The entry of a mixture also holds ``members``: the entries that its
+    names in ``of`` stand for, {name: entry}. Raises ValueError naming an unknown kind, or members that do not have the
+    mixture's noise_std; TypeError from the dataclass for an unknown field.
+    """
+    fields = {name: value for name, value in parameters.items() if value is not None}
+    kind, noise_std = fields.pop("kind"), float(fields.pop("noise_std"))
+    if kind not in DEGRADATIONS:
+        raise ValueError(f"degradations: kind {kind!r} is unknown; choose one of {', '.join(DEGRADATIONS)}.")
+    if kind == "mixture":
+        fields["members"] = _members(fields.pop("of", []), fields.get("members", {}), noise_std)
+    return DEGRADATIONS[kind](**fields), noise_std
+
+
+def _members(of: list[str], entries: Mapping[str, Mapping], noise_std: float) -> dict[str, Degradation]:
+    missing = [name for name in of if name not in entries]
+    if missing:
+        raise ValueError(f"degradations: the mixture's member {missing[0]!r} has no entry; add it to members.")
+    members = {}
+    for name, entry in entries.items():
+        members[name], own = build(entry)
+        if own != noise_std:
+            raise ValueError(
+                f"degradations: {name} has noise_std {own:g}, its mixture {noise_std:g}; give both the same."
+            )
+    return members

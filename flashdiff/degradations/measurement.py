@@ -1,0 +1,92 @@
+"""Measurements y = A(x; t) + n, and the operator that a solver step sees."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashdiff.batch import Stream, normal
+from flashdiff.degradations.base import Degradation, State, check_level
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A degradation with its severity fixed: what a solver step sees. Rows of the state belong to rows of the batch.
+
+    noise_std: standard deviation of the measurement noise, in units of the [-1, 1] range.
+    """
+
+    degradation: Degradation
+    state: State
+    noise_std: float = 0.0
+
+    def A(self, x: Tensor) -> Tensor:
+        """A(x; t) (B, ...)."""
+        return self.degradation.apply(x, self.state)
+
+    def AT(self, y: Tensor) -> Tensor:
+        """A^T(y; t); TypeError when the degradation is not linear."""
+        return self.degradation.adjoint(y, self.state)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Measurements and what produced them.
+
+    y (B, ...): A(x0; t) + n; t (B,) in [0, 1]; ids (B,) image identities >= 0, which key all randomness; image_shape
+    (C, H, W) of the clean image; noise_std in units of the [-1, 1] range.
+    """
+
+    y: Tensor
+    degradation: Degradation
+    t: Tensor
+    noise_std: float
+    ids: np.ndarray
+    image_shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def operator(self, index: slice | np.ndarray = slice(None)) -> Operator:
+        """The operator of some of the samples, prepared now."""
+        state = self.degradation.prepare(self.t[index], self.image_shape, self.ids[index])
+        return Operator(self.degradation, state, self.noise_std)
+
+    def select(self, index: slice | np.ndarray) -> "Measurement":
+        """Some of the samples as a measurement of their own."""
+        return Measurement(
+            self.y[index], self.degradation, self.t[index], self.noise_std, self.ids[index], self.image_shape
+        )
+
+
+def measure(
+    x: Tensor,
+    degradation: Degradation,
+    t: Tensor | float,
+    noise_std: float,
+    *,
+    seed: int = 0,
+    ids: np.ndarray | None = None,
+) -> Measurement:
+    """Degrade clean images and add Gaussian noise: y = A(x; t) + noise_std n, n keyed by (seed, image id).
+
+    x (B, C, H, W) in [-1, 1]; t in [0, 1], one for all or (B,); noise_std >= 0 in [-1, 1] units (twice that of [0, 1]);
+    ids (B,) integers >= 0, by default 0..B-1. Raises ValueError for NaN, another range, or sizes that do not fit.
+    """
+    if x.ndim != 4:
+        raise ValueError(f"x: shape {tuple(x.shape)}; images are (B, C, H, W).")
+    low, high = float(x.min()), float(x.max())
+    if not (low >= -1.001 and high <= 1.001):  # NaN fails both comparisons
+        raise ValueError(f"x: values from {low:g} to {high:g}; images lie in [-1, 1], scale them and remove NaN.")
+    if noise_std < 0:
+        raise ValueError(f"noise_std: {noise_std:g} is negative; give a standard deviation >= 0.")
+    ids = np.arange(len(x)) if ids is None else np.asarray(ids)
+    if ids.shape != (len(x),):
+        raise ValueError(f"ids: shape {ids.shape} for {len(x)} images; give one id per image.")
+    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    t = t.expand(len(x)) if t.ndim == 0 else t
+    check_level(t, len(x))
+    clean = degradation.apply(x, degradation.prepare(t, tuple(x.shape[1:]), ids))
+    noise = normal(clean.shape[1:], ids, seed=seed, step=0, stream=Stream.MEASUREMENT, like=clean)
+    return Measurement(clean + noise_std * noise, degradation, t, noise_std, ids, tuple(x.shape[1:]))

@@ -1,0 +1,69 @@
+"""A mixture of degradations, on which one severity encoder is trained."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from flashdiff.batch import Stream, uniform
+from flashdiff.degradations.base import Degradation, State
+from flashdiff.degradations.gaussian_blur import GaussianBlur
+from flashdiff.degradations.inpainting import RandomInpainting
+
+
+def _published() -> dict[str, Degradation]:
+    return {"gaussian_blur": GaussianBlur(), "random_inpainting": RandomInpainting()}
+
+
+@dataclass(frozen=True)
+class Mixture(Degradation):
+    """Every sample is degraded by one of several members, each of them equally likely, at the member's own level t.
+
+    The member is a uniform draw keyed by (member_seed, image id, t): a measurement always has the same one, while an
+    image that comes back with a new t, as in training, is drawn anew. So one image at several levels shows several
+    members; whatever compares levels of one image takes the members one by one. Linear when all members are.
+    """
+
+    members: Mapping[str, Degradation] = field(default_factory=_published)
+    member_seed: int = 0
+
+    def __post_init__(self):
+        if len(self.members) < 2:
+            raise ValueError(f"Mixture: members are {list(self.members)}; give at least two.")
+        nested = [name for name, member in self.members.items() if isinstance(member, Mixture)]
+        if nested:
+            raise ValueError(f"Mixture: member {nested[0]!r} is a mixture; give its members instead.")
+
+    @property
+    def linear(self) -> bool:
+        return all(member.linear for member in self.members.values())
+
+    def prepare(self, t, image_shape, ids):
+        # The bits of t as float32 are the same integer in float32 and float64 runs; + 0.0 because -0.0 has other bits.
+        bits = (t.detach().cpu().float() + 0.0).numpy().view("int32")
+        draw = uniform(ids, seed=self.member_seed, step=bits, stream=Stream.MIXTURE, like=t.double())
+        state = {"member": (draw * len(self.members)).long()}
+        # Every member is prepared for every row: the engine cuts and joins rows, so all states need the same tensors.
+        for name, member in self.members.items():
+            state |= {f"{name}/{key}": value for key, value in member.prepare(t, image_shape, ids).items()}
+        return state
+
+    def apply(self, x, state):
+        return self._dispatch(x, state, lambda member: member.apply)
+
+    def adjoint(self, y, state):
+        if not self.linear:
+            return super().adjoint(y, state)
+        return self._dispatch(y, state, lambda member: member.adjoint)
+
+    def _dispatch(self, x: Tensor, state: State, operation: Callable[[Degradation], Callable]) -> Tensor:
+        """Each member's operation on its own rows of x, put back in order."""
+        places, parts = [], []
+        for k, (name, member) in enumerate(self.members.items()):
+            at = (state["member"] == k).nonzero()[:, 0]
+            if len(at):
+                own = {key.removeprefix(f"{name}/"): v[at] for key, v in state.items() if key.startswith(f"{name}/")}
+                places.append(at)
+                parts.append(operation(member)(x[at], own))
+        return torch.cat(parts)[torch.cat(places).argsort()]

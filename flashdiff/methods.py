@@ -1,0 +1,31 @@
+"""The methods of a comparison: their names in tables and files, and which of them are held against which."""
+
+STARTS = {"published": "flash_published", "consistent": "flash_consistent"}
+"""The start rules that the study makes claims about, and the method that walks with each."""
+ADAPTIVE = (*STARTS.values(), "flash_inversion")
+CONTROLS = ("shuffled", "random")
+"""Negative controls, one per start rule: severities of other images, and starts that know nothing of the image."""
+
+LABELS = {
+    "no_diffusion": "no diffusion, D(ẑ)",
+    "full_length": "full-length baseline",
+    "flash_published": "Flash, published start",
+    "flash_consistent": "Flash, consistent start",
+    "flash_inversion": "Flash, DDIM inversion",
+    "fixed_mean": "fixed start, equal NFE",
+    "shuffled_published": "others' severities, published",
+    "shuffled_consistent": "others' severities, consistent",
+    "random_published": "random starts, published",
+    "random_consistent": "random starts, consistent",
+}
+
+
+def baselines(method: str) -> tuple[str, ...]:
+    """What an adaptive method is compared with. Controls share its start rule: else they would measure the rule."""
+    controls = tuple(f"{control}_{start}" for start, m in STARTS.items() if m == method for control in CONTROLS)
+    return ("full_length", "no_diffusion", *(("fixed_mean",) if controls else ()), *controls)
+
+
+def label(method: str) -> str:
+    """A method's name for readers; the ladder of fixed starts has its index in its name."""
+    return LABELS.get(method, method.replace("fixed_", "fixed start "))

@@ -1,0 +1,46 @@
+"""Guided solvers: an unconditional reverse step, corrected by the gradient of an objective through denoiser and decoder."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from flashdiff.batch import rows
+from flashdiff.degradations import Operator
+from flashdiff.prior import Prior
+from flashdiff.solvers.base import Step
+from flashdiff.walks import EVERY_INDEX, Walk
+
+
+@dataclass(frozen=True)
+class Guided(ABC):
+    """z_{i_prev} = z'_{i_prev} - eta sqrt(i - i_prev) grad_z objective(z0_hat(z_i)); a subclass says what the objective is.
+
+    eta >= 0: step size of one index. A step over s indices stands for s steps whose gradients nearly agree but whose
+    effect on the sample the prior partly undoes in between; sqrt(s) is the scale at which strided walks were found to be
+    as good as full ones (docs/decisions.md), and 1 at the published stride 1. stochasticity in [0, 1]: the underlying
+    step, 1 ancestral (DDPM), 0 deterministic DDIM. walk: the indices visited.
+    """
+
+    eta: float = 1.0
+    stochasticity: float = 1.0
+    walk: Walk = EVERY_INDEX
+    needs_adjoint: ClassVar[bool] = False
+
+    @abstractmethod
+    def objective(self, prior: Prior, operator: Operator, y: Tensor, z0: Tensor) -> Tensor:
+        """What the gradient lowers, one number per sample (B,), at the clean estimate z0 (B, c, h, w); one decode."""
+
+    def step(self, prior, operator, y, z, i, i_prev, noise):
+        """One step as in :class:`flashdiff.solvers.base.Solver`."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            z0 = prior.predict_z0(z, i)
+            # Samples do not interact, so the gradient of the sum is every sample's own gradient.
+            (gradient,) = torch.autograd.grad(self.objective(prior, operator, y, z0).sum(), z)
+        z, z0 = z.detach(), z0.detach()
+        scale = self.eta * rows((i - i_prev).to(z).sqrt(), z)
+        unconditional = prior.reverse(z, z0, i, i_prev, noise(), self.stochasticity)
+        return Step(unconditional - scale * gradient, evaluations=1, decodes=1)

@@ -1,0 +1,150 @@
+"""ReSample: DDIM without guidance, and now and then a clean estimate that is optimised until it explains the data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from flashdiff.batch import rows
+from flashdiff.degradations import Operator
+from flashdiff.prior import Prior
+from flashdiff.solvers.base import Step
+from flashdiff.walks import Strided, Walk
+
+PUBLISHED_STEPS = 500
+"""Steps of the published full-length run, in which ``every`` counts."""
+
+EVERY_SECOND_INDEX = Strided(2)
+"""The published walk: 500 steps of 1000."""
+
+BETAS, EPS = (0.9, 0.999), 1e-8
+"""Adam's decay rates and denominator guard: its paper's, and PyTorch's defaults."""
+
+
+@dataclass(frozen=True)
+class ReSample:
+    """A DDIM step (eta = 1) z_i -> z'_{i-1}; in every k-th and in the last step also hard data consistency and resampling.
+
+    Hard consistency: z0* minimises ||y - A(.)||^2 from z0_hat(z_i) on, by Adam, until the mean squared residual is below
+    noise_std^2. By the index, in shares of N: above ``chaotic_above`` nothing is done (the last step included), above
+    ``semantic_above`` the image D(z0_hat) is optimised and encoded again, below it the latent, through D. Then, with
+    i - 1 standing for i_prev,
+
+        s^2 = g (1 - abar_{i-1}) / abar_i (1 - abar_i / abar_{i-1})
+        z_{i-1} ~ N((s^2 sqrt(abar_i) z0* + (1 - abar_i) z'_{i-1}) / (s^2 + 1 - abar_i), s^2 (1 - abar_i) / (s^2 + 1 - abar_i))
+
+    which has no noise to add at i_prev = -1, and no weight left for z0*: the last step returns z0* itself.
+
+    g >= 0: strength of the resampling (gamma in its paper; published 200 to 2000). every: hard consistency at a step that
+    passes or leaves a multiple of ``every`` N / 500 indices, 0 included; with the default walk and N = 1000 that is every
+    10th step, counted from the clean end, wherever a walk starts. A walk with other strides solves as often, or at every
+    step. learning_rate > 0 and max_iterations >= 1 are Adam's. walk: the indices visited.
+
+    Source: Song et al. 2024 (ReSample), Alg. 1 and Prop. 1; Fabian et al. 2024, appendix on baselines, whose formula and
+    numbers these are. Song et al. have abar of z' itself, abar_{i_prev}, where abar_i stands in the weights; where steps
+    are short, that is nearly the same. The released code of Fabian et al. adds ||. - start||^2 to what Adam minimises
+    (weight 1 in its published configurations), takes abar_{i-1} one index of the full schedule below although it walks by
+    two, and resamples in the last step, too, which mixes z0* with z'.
+    """
+
+    g: float = 400.0
+    every: int = 10
+    learning_rate: float = 0.1
+    max_iterations: int = 100
+    chaotic_above: float = 0.75
+    semantic_above: float = 0.3
+    walk: Walk = EVERY_SECOND_INDEX
+    needs_adjoint: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if not self.g >= 0:
+            raise ValueError(f"solver.g: {self.g:g}; give a resampling strength >= 0.")
+        if self.every < 1:
+            raise ValueError(f"solver.every: {self.every}; give a number of steps >= 1.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"solver.learning_rate: {self.learning_rate:g}; give a number > 0.")
+        if self.max_iterations < 1:
+            raise ValueError(f"solver.max_iterations: {self.max_iterations}; give an integer >= 1.")
+        if not 0 <= self.semantic_above <= self.chaotic_above <= 1:
+            raise ValueError(
+                f"solver.semantic_above: {self.semantic_above:g}, chaotic_above: {self.chaotic_above:g}; give shares of the "
+                "diffusion with 0 <= semantic_above <= chaotic_above <= 1."
+            )
+
+    @torch.no_grad()
+    def step(self, prior, operator, y, z, i, i_prev, noise):
+        """One step as in :class:`flashdiff.solvers.base.Solver`."""
+        z0 = prior.predict_z0(z, i)
+        z_next = prior.reverse(z, z0, i, i_prev, noise(0), 1.0)
+        decodes = torch.zeros_like(i)
+        consistent = self.is_consistent(i, i_prev, prior.n_steps)
+        semantic = i > self.semantic_above * prior.n_steps
+        for some, optimise in ((consistent & semantic, self._in_pixels), (consistent & ~semantic, self._in_latent)):
+            if bool(some.any()):
+                z0_star, decodes[some] = optimise(prior, _select(operator, some), y[some], z0[some])
+                resampled = self._resample(prior, z0_star, z_next[some], i[some], i_prev[some], noise(1)[some])
+                z_next[some] = resampled.to(z_next.dtype)
+        return Step(z_next, evaluations=1, decodes=decodes)
+
+    def is_consistent(self, i: Tensor, i_prev: Tensor, n_steps: int) -> Tensor:
+        """Whether hard consistency is enforced on the way from i to i_prev (B,): bool (B,)."""
+        # In integers: whether a multiple of every * n_steps / 500 lies in (i_prev, i] must not hang on rounding.
+        period = self.every * n_steps
+        due = i * PUBLISHED_STEPS // period > i_prev * PUBLISHED_STEPS // period
+        return due & (i <= self.chaotic_above * n_steps)
+
+    def _in_pixels(self, prior: Prior, operator: Operator, y: Tensor, z0: Tensor) -> tuple[Tensor, Tensor]:
+        x0, _ = self._minimise(lambda x: x, operator, y, prior.decode(z0))
+        return prior.encode(x0), torch.ones(len(z0), dtype=torch.int64, device=z0.device)
+
+    def _in_latent(self, prior: Prior, operator: Operator, y: Tensor, z0: Tensor) -> tuple[Tensor, Tensor]:
+        return self._minimise(prior.decode, operator, y, z0)
+
+    def _minimise(
+        self, decode: Callable[[Tensor], Tensor], operator: Operator, y: Tensor, start: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Adam on ||y - A(decode(x))||^2 from ``start`` (B, ...), every sample until its own stop.
+
+        Returns the minimisers, and the number of times that each sample was decoded: int64 (B,).
+        """
+        result, decodes = start.clone(), torch.zeros(len(start), dtype=torch.int64, device=start.device)
+        at = torch.arange(len(start), device=start.device)  # the samples that go on: only these are decoded
+        x, mean, square = start, torch.zeros_like(start), torch.zeros_like(start)
+        for k in range(1, self.max_iterations + 1):
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                squares = (y - operator.A(decode(x))).flatten(1).square()
+                (gradient,) = torch.autograd.grad(squares.sum(), x)
+            x = x.detach()
+            decodes[at] += 1
+            on = squares.detach().mean(1) >= operator.noise_std**2
+            if not bool(on.all()):
+                result[at[~on]] = x[~on]
+                operator, y, at = _select(operator, on), y[on], at[on]
+                x, mean, square, gradient = x[on], mean[on], square[on], gradient[on]
+                if len(at) == 0:
+                    break
+            mean = BETAS[0] * mean + (1 - BETAS[0]) * gradient
+            square = BETAS[1] * square + (1 - BETAS[1]) * gradient.square()
+            step = mean / (1 - BETAS[0] ** k) / ((square / (1 - BETAS[1] ** k)).sqrt() + EPS)
+            x = x - self.learning_rate * step
+        result[at] = x
+        return result, decodes
+
+    def _resample(
+        self, prior: Prior, z0_star: Tensor, z_next: Tensor, i: Tensor, i_prev: Tensor, noise: Tensor
+    ) -> Tensor:
+        abar, abar_prev = rows(prior.signal(i), z_next), rows(prior.signal(i_prev), z_next)
+        variance = self.g * (1 - abar_prev) / abar * (1 - abar / abar_prev)
+        share = variance / (variance + 1 - abar)
+        to = z_next.dtype
+        mean = (share * abar.sqrt()).to(to) * z0_star + (1 - share).to(to) * z_next
+        resampled = mean + (share * (1 - abar)).sqrt().to(to) * noise
+        return torch.where(rows(i_prev, z_next) < 0, z0_star, resampled)
+
+
+def _select(operator: Operator, some: Tensor) -> Operator:
+    """The operator of the samples in the mask ``some`` (B,)."""
+    return Operator(operator.degradation, {k: v[some] for k, v in operator.state.items()}, operator.noise_std)
