@@ -11,14 +11,13 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from accelerate import PartialState
 from torch import Tensor
 
 from flashdiff.batch import Stream, norms, uniform
 from flashdiff.datasets import open_split, to_float
 from flashdiff.degradations import Measurement, measure
 from flashdiff.degradations import build as build_degradation
-from flashdiff.devices import device
+from flashdiff.devices import device, process_state
 from flashdiff.experiments import encode, uniform_levels
 from flashdiff.flash import (
     ConsistentStart,
@@ -41,6 +40,8 @@ from flashdiff.solvers import check
 from flashdiff.store import Store
 from flashdiff.training import keyed
 
+RUNS = ".build/reconstruct/{pair}/run"
+"""Where the reconstructions of a pair lie, below the study's folder, until its stage has saved its results."""
 Chosen = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Method -> {"solver": fields of the solver, "start": fields of the start rule}, as tuning found them."""
 
@@ -111,11 +112,13 @@ class Bench:
     def flash(self, start: Start, fields: Mapping) -> Flash:
         """Flash with a start rule and the solver's tuned fields."""
         solver = build_solver(self.solver, **fields)
-        return Flash(self.prior, self.encoder, solver, start, self.seed, self.batch_size)
+        progress = process_state().is_local_main_process
+        return Flash(self.prior, self.encoder, solver, start, self.seed, self.batch_size, progress=progress)
 
     def full_length(self, fields: Mapping) -> FullLength:
         """The full-length baseline with the solver's tuned fields."""
-        return FullLength(self.prior, build_solver(self.solver, **fields), self.seed, self.batch_size)
+        solver, progress = build_solver(self.solver, **fields), process_state().is_local_main_process
+        return FullLength(self.prior, solver, self.seed, self.batch_size, progress=progress)
 
     def quality(self, images: Tensor) -> dict[str, np.ndarray]:
         """psnr, ssim, perceptual and residual (root mean square of y - A(x), [-1, 1] units) of every image."""
@@ -202,7 +205,7 @@ def reconstruct(bench: Bench, chosen: Chosen, fixed_starts: Sequence[int], folde
     What is finished lies below ``folder``, in a subfolder whose name holds a hash of all that the result depends on: an
     interrupted run continues there, and a notebook finds there what `accelerate launch` has computed.
     """
-    state = PartialState()
+    state = process_state()
     models = (bench.prior.autoencoder, bench.prior.unet, bench.encoder)
     data = (bench.truth.cpu().numpy(), repr(bench.measurement.degradation), bench.measurement.noise_std, bench.seed)
     folder = keyed(folder, *models, *data, {"solver": dict(bench.solver), "chosen": chosen})

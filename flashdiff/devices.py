@@ -1,13 +1,25 @@
 """Where this process computes, and in which precision."""
 
+import os
+
 import torch
+
+
+def on_cpus() -> bool:
+    """Whether several processes were launched on a machine without a GPU; accelerate has to be told."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.cuda.is_available()
+
+
+def process_state():
+    """accelerate's PartialState: this process's rank, how many processes there are, and its device."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=on_cpus())
 
 
 def device() -> torch.device:
     """The device this process trains and infers on: its GPU when there is one, else the CPU."""
-    from accelerate import PartialState
-
-    return PartialState().device
+    return process_state().device
 
 
 def resolve_precision(name: str) -> str:

@@ -4,8 +4,10 @@ A store is a folder: images.npy (memory-mapped, one row per image), and records-
 it, one line per finished image, written after its pixels are on disk. A line that a kill has cut short does not count.
 """
 
+import contextlib
 import io
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -35,26 +37,26 @@ class Store:
         self._claim({"n": n, "image_shape": list(image_shape), "what": dict(what or {})})
         path = self.folder / "images.npy"
         if not path.exists():
-            part = self.folder / f"images-{rank}.part"
-            with part.open("wb") as file:
-                blank = np.lib.format.open_memmap(file.name, mode="w+", dtype=np.float32, shape=(n, *image_shape))
-                blank.flush()
-            if not path.exists():  # another process may have been faster; its file holds pixels already
-                part.replace(path)
-            part.unlink(missing_ok=True)
+            blank = self._part("images")
+            np.lib.format.open_memmap(blank, mode="w+", dtype=np.float32, shape=(n, *image_shape)).flush()
+            _publish(blank, path)
         self.images = np.lib.format.open_memmap(path, mode="r+")
         self.log = self.folder / f"records-{rank}.csv"
         self._mend()
 
     def _claim(self, content: dict) -> None:
         path = self.folder / "store.json"
-        if path.exists():
-            if json.loads(path.read_text(encoding="utf-8")) != content:
-                raise ValueError(
-                    f"{self.folder}: holds the reconstructions of another run; delete the folder or give another."
-                )
-            return
-        path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        if not path.exists():
+            part = self._part("store")
+            part.write_text(json.dumps(content) + "\n", encoding="utf-8")
+            _publish(part, path)
+        if json.loads(path.read_text(encoding="utf-8")) != content:
+            raise ValueError(
+                f"{self.folder}: holds the reconstructions of another run; delete the folder or give another."
+            )
+
+    def _part(self, name: str) -> Path:
+        return self.folder / f"{name}-{self.rank}.part"
 
     def _mend(self) -> None:
         """Drop a last line without an end: the kill came while it was written."""
@@ -115,6 +117,13 @@ class Store:
         images = torch.from_numpy(np.array(self.images))
         seconds, engine = self.cost()
         return Result(images, sigma_hat, **columns, seconds=seconds, engine=engine)
+
+
+def _publish(part: Path, path: Path) -> None:
+    """Give a finished file its name unless another process was faster: that one's may hold pixels already."""
+    with contextlib.suppress(FileExistsError):
+        os.link(part, path)
+    part.unlink()
 
 
 def _plain(value: np.generic) -> int | float:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from flashdiff.devices import resolve_precision
+from flashdiff.devices import on_cpus, resolve_precision
 
 Loss = Callable[[nn.Module, np.ndarray, int], tuple[Tensor, dict[str, Tensor]]]
 
@@ -113,7 +113,7 @@ def train(
     from diffusers.optimization import get_cosine_schedule_with_warmup
     from diffusers.training_utils import EMAModel
 
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=on_cpus())
     bf16 = resolve_precision(recipe.mixed_precision) == "bf16"
     world, rank = accelerator.num_processes, accelerator.process_index
     if recipe.batch_size % world:

@@ -1,12 +1,15 @@
 """Settings of all tests; fixtures that several test files share go here, too."""
 
+import json
 import os
+from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")  # no window, whatever the user's matplotlibrc says
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # kernels of this environment, not those of the user's home
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,3 +58,34 @@ def tiny_encoder(tiny_prior):
     from flashdiff.severity import SeverityEncoder
 
     return SeverityEncoder.from_prior(tiny_prior).double().eval().requires_grad_(False)
+
+
+@pytest.fixture
+def tiny_study(tmp_path, tiny_prior, tiny_diffusion):
+    """The smoke study's parameters beside tiny models of random weights (float32), noise images, and a tuning record."""
+    from flashdiff.datasets import write_splits
+    from flashdiff.metrics import Features
+    from flashdiff.severity import SeverityEncoder
+
+    smoke = Path(__file__).parents[1] / "studies/smoke/params.yaml"
+    (tmp_path / "params.yaml").write_text(smoke.read_text())
+    draw = np.random.default_rng(0)
+    parts = {
+        name: [(draw.integers(0, 256, (1, 16, 16), dtype=np.uint8), 0) for _ in range(8)]
+        for name in ("train", "validation", "test")
+    }
+    write_splits(tmp_path / "data/splits", parts, "noise")
+    prior = tiny_prior.float()
+    with torch.no_grad():  # a denoiser that answers little: at full size, random weights amplify rounding until it shows
+        prior.unet.conv_out.weight.mul_(0.02)
+    prior.save_pretrained(tmp_path / "data/prior", tiny_diffusion)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        Features(1, 2).save_pretrained(tmp_path / "data/prior/features")
+    options = {"flash_published": {"correction": 1.2}, "flash_consistent": {"k": 1.0}, "fixed": {"fresh": 1.0}}
+    chosen = {m: {"solver": {"eta": 0.05}, "start": options.get(m, {})} for m in (*options, "full_length")}
+    (tmp_path / "data/tuned").mkdir(exist_ok=True)
+    for seed, degradation in enumerate(("gaussian_blur", "random_inpainting")):
+        SeverityEncoder.from_prior(prior, seed=seed).save_pretrained(tmp_path / "data/severity" / degradation)
+        (tmp_path / f"data/tuned/{degradation}-ldps.json").write_text(json.dumps({"chosen": chosen}))
+    return tmp_path

@@ -1,5 +1,7 @@
 """Degradations: adjoint identities, brute force, and measurements that depend on nothing but (seed, image id)."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -97,14 +99,14 @@ def test_linear_means_linear(degradation):
 
 @each
 def test_gradient(degradation):
-    x = images((3, 1, 5, 6), seed=3).requires_grad_()
+    x = images((3, 1, 4, 5), seed=3).requires_grad_()
     t, ids = T[:3], IDS[:3]
     degradation = small(degradation)
     assert torch.autograd.gradcheck(lambda x: degradation.A(x, t, ids), x)
 
 
 def small(degradation):
-    """The same with motion that an image of 5 x 6 pixels can reflect."""
+    """The same with motion that an image of 4 x 5 pixels can reflect."""
     if isinstance(degradation, Mixture):
         return Mixture({name: small(member) for name, member in degradation.members.items()}, member_seed=1)
     return {
@@ -150,13 +152,17 @@ def test_the_same_for_every_channel(degradation):
 
 @each_family
 def test_severity_grows_with_the_level(degradation):
-    """The mean squared change of every image rises from level to level; at t = 0 there is (almost) none."""
+    """The mean squared change of every image rises from level to level; at t = 0 there is (almost) none.
+
+    Super-resolution: the mean over the images, because a coarse grid may happen to fit an image's edges.
+    """
     x = scenes()
     levels = torch.linspace(0, 1, 8, dtype=torch.float64)
     change = torch.stack([(degradation.A(x, t.expand(6), IDS) - x).square().flatten(1).mean(1) for t in levels])
-    assert bool((change[0] < 1e-4).all()) if isinstance(degradation, GaussianBlur) else bool((change[0] < 1e-15).all())
-    assert bool((change.diff(dim=0) > 0).all())
-    assert bool((change[-1] > 0.01).all())
+    assert float(change[0].max()) < (1e-4 if isinstance(degradation, GaussianBlur) else 1e-15)
+    assert float(change[-1].min()) > 0.01
+    rises = change.mean(1) if isinstance(degradation, SuperResolution) else change
+    assert bool((rises.diff(dim=0) > 0).all())
 
 
 def test_gaussian_blur_against_scipy():
@@ -289,16 +295,18 @@ def test_each_sample_of_a_mixture_is_degraded_by_one_member_at_its_own_level():
 
 
 def test_the_members_of_a_mixture_are_equally_likely_and_drawn_anew_for_a_new_level():
-    mixture, ids = Mixture(FAMILIES), np.arange(6000)
-    draws = [mixture.prepare(torch.full((6000,), t), (1, 9, 9), ids)["member"] for t in (0.0, 0.4, 0.4, 0.400001)]
-    for draw in draws:
+    members, ids = {f"drop_{k}": RandomInpainting(0.1 * k) for k in range(1, 7)}, np.arange(6000)
+
+    def drawn(t, seed=0):
+        return Mixture(members, seed).prepare(torch.full((6000,), t), (1, 1, 1), ids)["member"]
+
+    base, others = drawn(0.4), [drawn(0.0), drawn(0.400001), drawn(0.4, seed=1)]
+    assert torch.equal(drawn(0.4), base)
+    for draw in [base, *others]:
         # a binomial count of mean 1000 has a standard deviation of 29
         assert (np.abs(np.bincount(draw.numpy(), minlength=6) - 1000) < 120).all()
-    assert torch.equal(draws[1], draws[2])
-    for other in (draws[0], draws[3]):
-        assert abs(float((draws[1] == other).double().mean()) - 1 / 6) < 0.02  # as independent draws agree
-    other_seed = Mixture(FAMILIES, member_seed=1).prepare(torch.full((6000,), 0.4), (1, 9, 9), ids)["member"]
-    assert abs(float((draws[1] == other_seed).double().mean()) - 1 / 6) < 0.02
+    for other in others:
+        assert abs(float((base == other).double().mean()) - 1 / 6) < 0.02  # as often as independent draws agree
 
 
 def test_a_mixture_computes_each_row_once(monkeypatch):
@@ -391,9 +399,9 @@ def test_bad_measurements_are_refused_by_field(changes, field):
     ],
 )
 def test_a_bad_field_is_one_sentence(kind, fields, sentence):
-    with pytest.raises(ValueError, match="^") as refused:
+    with pytest.raises(ValueError, match=re.escape(sentence)) as refused:
         kind(**fields)
-    assert str(refused.value).startswith(sentence) and "\n" not in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_build_takes_a_study_entry():

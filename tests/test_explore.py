@@ -1,44 +1,18 @@
 """The explorer on a tiny study folder: its numbers are those of the functions that stages use, its widgets redraw."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from flashdiff.datasets import write_splits
 from flashdiff.degradations import GaussianBlur, measure
 from flashdiff.explore import Explorer
 from flashdiff.flash import Flash, PublishedStart
 from flashdiff.metrics import psnr
-from flashdiff.severity import SeverityEncoder
 from flashdiff.solvers import LDPS
 
-SMOKE = Path(__file__).parents[1] / "studies/smoke/params.yaml"
 
-
-@pytest.fixture
-def folder(tmp_path, tiny_prior, tiny_diffusion):
-    (tmp_path / "params.yaml").write_text(SMOKE.read_text())
-    draw = np.random.default_rng(0)
-    parts = {
-        name: [(draw.integers(0, 256, (1, 16, 16), dtype=np.uint8), 0) for _ in range(3)]
-        for name in ("train", "validation", "test")
-    }
-    write_splits(tmp_path / "data/splits", parts, "noise")
-    prior = tiny_prior.float()
-    prior.save_pretrained(tmp_path / "data/prior", tiny_diffusion)
-    for seed, degradation in enumerate(("gaussian_blur", "random_inpainting")):
-        SeverityEncoder.from_prior(prior, seed=seed).save_pretrained(tmp_path / "data/severity" / degradation)
-        record = {"chosen": {"flash_published": {"eta": 0.3, "correction": 1.2}}}
-        (tmp_path / "data/tuned").mkdir(exist_ok=True)
-        (tmp_path / f"data/tuned/{degradation}-ldps.json").write_text(json.dumps(record))
-    return tmp_path
-
-
-def test_look_agrees_with_the_functions_of_the_study(folder):
-    explorer = Explorer(folder)
+def test_look_agrees_with_the_functions_of_the_study(tiny_study):
+    explorer = Explorer(tiny_study)
     look = explorer.look("gaussian_blur", image=2, t=0.4, restore=True)
     x = torch.from_numpy(look.images["clean"])[None]
     measurement = measure(x, GaussianBlur(0.3, 3.0, 8), 0.4, 0.1, seed=0, ids=np.array([2]))
@@ -47,14 +21,14 @@ def test_look_agrees_with_the_functions_of_the_study(folder):
     assert look.sigma_hat == pytest.approx(float(severity.sigma_hat), rel=1e-6)
     error = severity.z_hat - explorer.prior.encode(x)
     assert look.sbar == pytest.approx(float(error.std()), rel=1e-5)
-    result = Flash(explorer.prior, encoder, LDPS(eta=0.3), PublishedStart(1.2), progress=False)(measurement)
+    result = Flash(explorer.prior, encoder, LDPS(eta=0.05), PublishedStart(1.2), progress=False)(measurement)
     np.testing.assert_allclose(look.images["Flash"], result.images[0].numpy(), rtol=0, atol=1e-6)
     assert look.start == int(result.start)
     assert look.captions["Flash"] == f"{psnr(result.images, x)[0]:.1f} dB, {int(result.nfe)} NFE"
 
 
-def test_path_keeps_the_image_and_changes_the_level(folder):
-    explorer = Explorer(folder)
+def test_path_keeps_the_image_and_changes_the_level(tiny_study):
+    explorer = Explorer(tiny_study)
     path = explorer.look("random_inpainting", image=1, t=0.9).path
     assert path.t.tolist() == pytest.approx(np.linspace(0, 1, 11).tolist())
     _, measured = explorer.measurement("random_inpainting", 1, 0.0)
@@ -63,19 +37,19 @@ def test_path_keeps_the_image_and_changes_the_level(folder):
     )
 
 
-def test_moving_a_slider_asks_for_the_new_level(folder, monkeypatch):
+def test_moving_a_slider_asks_for_the_new_level(tiny_study, monkeypatch):
     seen = []
     real = Explorer.look
     monkeypatch.setattr(Explorer, "look", lambda self, **values: seen.append(values) or real(self, **values))
-    degradation, image, t, _restore, _output = Explorer(folder).widget().children
+    degradation, image, t, _restore, _output = Explorer(tiny_study).widget().children
     t.value, image.value, degradation.value = 0.8, 2, "random_inpainting"
     assert seen[-1] == {"degradation": "random_inpainting", "image": 2, "t": 0.8, "restore": False}
     assert len(seen) == 4  # once at first, once per change
 
 
-def test_a_study_that_has_not_run_is_one_sentence(folder):
+def test_a_study_that_has_not_run_is_one_sentence(tiny_study):
     import shutil
 
-    shutil.rmtree(folder / "data/severity/random_inpainting")
+    shutil.rmtree(tiny_study / "data/severity/random_inpainting")
     with pytest.raises(FileNotFoundError, match="random_inpainting: not there; run `make study` first"):
-        Explorer(folder)
+        Explorer(tiny_study)

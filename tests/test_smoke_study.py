@@ -102,7 +102,10 @@ def test_rows_hold_every_image_and_method_once(study):
         full = rows[rows.method == "full_length"]
         assert (full.nfe == 20).all()
         assert (rows[rows.method == "no_diffusion"].nfe == 0).all()
-        assert (rows.nfe == rows.start + 1).all()
+        inversion = rows[rows.method == "flash_inversion"]  # its start costs evaluations, too: every second index
+        assert (inversion.nfe == inversion.start + 1 + (inversion.start + 2) // 2).all() and len(inversion) == 6
+        rest = rows[rows.method != "flash_inversion"]
+        assert (rest.nfe == rest.start + 1).all()
 
 
 def test_nothing_to_do_the_second_time(study):
@@ -153,7 +156,8 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
         ("correlation", "bootstrap", 150, {"correlate"}),
         ("severity", "lambda_sigma", 2.0, {"train_severity"}),
         ("prior", "card_steps", 4, {"train_prior"}),
-        ("tune", "step_sizes", [0.2], {"tune"}),
+        ("tune", "corrections", [1.2], {"tune"}),
+        ("solvers", "ldps", {"kind": "ldps", "tune": {"eta": [0.2]}}, {"tune", "reconstruct"}),
     ],
 )
 def test_a_parameter_changes_the_stages_that_read_it(study, section, field, value, stages):

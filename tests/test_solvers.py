@@ -39,7 +39,8 @@ class Toy(Prior):
         betas = np.linspace(0.0015**0.5, largest**0.5, n_steps) ** 2
         self.register_buffer("abar", tensor(np.append(np.cumprod(1 - betas), 1.0)))
         axes = np.linalg.qr(rng.normal(size=(4, 4)))[0]
-        self.mu, self.C = 0.3 * rng.normal(size=4), axes @ np.diag([1.5, 1.0, 0.8, 0.6]) @ axes.T
+        self.axes, self.variances = axes, np.array([1.5, 1.0, 0.8, 0.6])
+        self.mu, self.C = 0.3 * rng.normal(size=4), axes * self.variances @ axes.T
         self.W = 0.6 * rng.normal(size=(6, 4))
         self.V = np.linalg.pinv(self.W) + 0.1 * rng.normal(size=(4, 6))
 
@@ -47,13 +48,15 @@ class Toy(Prior):
         """abar_i as (B, 1), 1 at i = -1."""
         return self.abar.numpy()[np.asarray(i)][:, None]
 
-    def shrink(self, abar: float) -> np.ndarray:
-        """d E[z0 | z] / dz (4, 4), symmetric: sqrt(abar) C (abar C + (1 - abar) I)^-1."""
-        return np.sqrt(abar) * self.C @ np.linalg.inv(abar * self.C + (1 - abar) * np.eye(4))
+    def shrink(self, v, i) -> np.ndarray:
+        """sqrt(abar) C (abar C + (1 - abar) I)^-1 v, row by row: the symmetric slope of E[z0 | z] in z."""
+        abar = self.level(i)
+        share = np.sqrt(abar) * self.variances / (abar * self.variances + 1 - abar)
+        return (v @ self.axes * share) @ self.axes.T
 
     def posterior_mean(self, z, i) -> np.ndarray:
         """E[z0 | z_i = z] (B, 4)."""
-        return np.stack([self.mu + self.shrink(a) @ (row - np.sqrt(a) * self.mu) for row, (a,) in zip(z, self.level(i))])
+        return self.mu + self.shrink(z - np.sqrt(self.level(i)) * self.mu, i)
 
     def predict_eps(self, z, i):
         abar = self.signal(i)[:, None]
@@ -130,6 +133,16 @@ class Draws:
         return tensor(self.numpy(draw)).reshape(-1, *LATENT)
 
 
+class FastDraws(Draws):
+    """Fresh draws for large batches: every number is asked for once."""
+
+    def __init__(self, count, seed=0):
+        self.count, self.generator = count, torch.Generator().manual_seed(seed)
+
+    def __call__(self, draw=0):
+        return torch.randn(self.count, *LATENT, generator=self.generator, dtype=torch.float64)
+
+
 def indices(*values) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.int64)
 
@@ -170,30 +183,30 @@ def unit(v):
     return v / np.sqrt((v * v).sum(-1, keepdims=True))
 
 
+def transposed(matrix, v) -> np.ndarray:
+    """matrix^T v, row by row: matrix (B, m, d) or (m, d), v (B, m)."""
+    return np.einsum("...md,...m->...d", matrix, v)
+
+
 def gradient_by_hand(solver, problem, z0):
-    """Gradient of the objective with respect to z0_hat (B, 4), row by row."""
-    prior, out = problem.prior, []
-    for k, z in enumerate(z0):
-        M, y = problem.M[k], problem.y[k]
-        x = prior.W @ z
-        gradient = -prior.W.T @ M.T @ unit(y - M @ x)
-        if isinstance(solver, GMLDPS):
-            gap, slope = z - prior.V @ x, np.eye(4) - prior.V @ prior.W
-            gradient = gradient + solver.gamma * slope.T @ unit(gap)
-        if isinstance(solver, PSLD):
-            gap = z - prior.V @ (M.T @ y + x - M.T @ M @ x)
-            slope = np.eye(4) - prior.V @ (np.eye(6) - M.T @ M) @ prior.W
-            gradient = gradient + solver.gamma * slope.T @ unit(gap)
-        out.append(gradient)
-    return np.stack(out)
+    """Gradient of the objective with respect to z0_hat (B, 4)."""
+    W, V, M, H = problem.prior.W, problem.prior.V, problem.M, problem.H
+    residual = problem.residual(z0)
+    gradient = -transposed(H, unit(residual))
+    if isinstance(solver, GMLDPS):
+        gradient = gradient + solver.gamma * transposed(np.eye(4) - V @ W, unit(z0 - z0 @ (V @ W).T))
+    if isinstance(solver, PSLD):
+        corrected = z0 @ W.T + transposed(M, residual)
+        slope = np.eye(4) - V @ (np.eye(6) - np.swapaxes(M, 1, 2) @ M) @ W
+        gradient = gradient + solver.gamma * transposed(slope, unit(z0 - corrected @ V.T))
+    return gradient
 
 
 def guided_by_hand(solver, problem):
     def advance(z, i, i_prev, draws):
         prior = problem.prior
         z0 = prior.posterior_mean(z, i)
-        gradient = gradient_by_hand(solver, problem, z0)
-        gradient = np.stack([prior.shrink(a) @ g for (a,), g in zip(prior.level(i), gradient)])
+        gradient = prior.shrink(gradient_by_hand(solver, problem, z0), i)
         stride = (np.asarray(i) - np.asarray(i_prev))[:, None]
         free = reverse_by_hand(prior, z, z0, i, i_prev, draws.numpy(0), solver.stochasticity)
         return free - solver.eta * np.sqrt(stride) * gradient
@@ -227,14 +240,403 @@ def test_gamma_zero_is_ldps():
 def test_guided_run_by_hand(name):
     """The whole chain in numpy with the same noise; and how well the data are explained in the end.
 
-    The gradient steps do not sample the posterior exactly, so the second part is a bound and not a law. Over samples of
-    the joint distribution, y - A x of a posterior sample x is distributed as the noise: its mean square is noise_std^2.
-    Of the prior's samples it is far from that, of these within a factor of 2.
+    The gradient steps do not sample the posterior exactly, and the step size sets where the residual settles; so the
+    second part is a bound and not a law. Over samples of the joint distribution, y - A x of a posterior sample x is
+    distributed as the noise, mean square noise_std^2: of these it must be within a factor of 2, of the prior's own
+    samples it is far from that.
     """
-    solver, problem = replace(GUIDED[name], eta=0.2), Problem(Toy(300), 60, noise_std=0.3)
+    solver, problem = replace(GUIDED[name], eta=0.15, walk=Strided(2)), Problem(Toy(300), 60, noise_std=0.3)
     z = latents(60)
     got = walk_down(solver, problem, z, 299, lambda *at: step(solver, problem, *at)[0])
-    np.testing.assert_allclose(got, walk_down(solver, problem, z, 299, guided_by_hand(solver, problem)), rtol=0, atol=1e-8)
+    expected = walk_down(solver, problem, z, 299, guided_by_hand(solver, problem))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-8)
     free = replace(solver, eta=0.0)
     unguided = walk_down(free, problem, z, 299, lambda *at: step(free, problem, *at)[0])
-    print(name, np.square(problem.residual(got)).mean() / problem.noise_std**2, np.square(problem.residual(unguided)).mean() / problem.noise_std**2)
+    of_noise, of_prior = (np.square(problem.residual(z0)).mean() / 0.3**2 for z0 in (got, unguided))
+    assert 0.5 < of_noise < 2 and of_prior > 10
+
+
+def assert_same_law(z, mean, covariance):
+    """Sample mean and covariance of z (n, d) within five standard errors of the given ones."""
+    n = len(z)
+    error = np.sqrt(np.diag(covariance) / n)
+    assert (np.abs(z.mean(0) - mean) < 5 * error).all()
+    variances = np.diag(covariance)
+    error = np.sqrt((variances[:, None] * variances + covariance**2) / n)
+    assert (np.abs(np.cov(z.T) - covariance) < 5 * error).all()
+
+
+@pytest.mark.parametrize("stochasticity", [0.0, 1.0])
+def test_without_guidance_the_prior_is_sampled(stochasticity):
+    """eta = 0 of the step that all three share: linear, so mean and variances along the prior's axes follow a recursion.
+
+    It ends at the prior itself but for the finite number of steps, 200.
+    """
+    solver, prior = LDPS(0.0, stochasticity), Toy(200)
+    problem = Problem(prior, 4000)
+    z = walk_down(solver, problem, latents(4000), 199, lambda *at: step(solver, problem, *at)[0])
+    mean, variance = np.zeros(4), np.ones(4)
+    for i, i_prev in itertools.pairwise(range(199, -2, -1)):
+        zero, one, at = np.zeros((1, 4)), prior.axes.T, (np.full(4, i), np.full(4, i_prev))
+        slopes = reverse_by_hand(prior, one, prior.shrink(one, at[0]), *at, 0, stochasticity)
+        noise = reverse_by_hand(prior, zero, zero, [i], [i_prev], np.ones((1, 4)), stochasticity)[0, 0]
+        shift = reverse_by_hand(prior, zero, prior.posterior_mean(zero, [i]), [i], [i_prev], 0, stochasticity)[0]
+        slope = np.diag(slopes @ prior.axes)
+        mean, variance = slope * mean + shift @ prior.axes, slope**2 * variance + noise**2
+    assert_same_law(z @ prior.axes, mean, np.diag(variance))
+    np.testing.assert_allclose(mean, prior.mu @ prior.axes, atol=0.02)
+    np.testing.assert_allclose(variance, prior.variances, rtol=0.05)
+
+
+# --- ReSample ---------------------------------------------------------------------------------------------------------
+
+
+def adam_by_hand(matrix, y, start, solver, noise_std):
+    """min ||y - matrix x||^2 by PyTorch's Adam for one sample; returns x and how often the residual was looked at."""
+    x = tensor(start).requires_grad_()
+    optimiser = torch.optim.Adam([x], lr=solver.learning_rate)
+    for k in range(solver.max_iterations):
+        squares = (tensor(y) - tensor(matrix) @ x).square()
+        if float(squares.detach().mean()) < noise_std**2:
+            return x.detach().numpy(), k + 1
+        optimiser.zero_grad()
+        squares.sum().backward()
+        optimiser.step()
+    return x.detach().numpy(), solver.max_iterations
+
+
+def test_resample_step_by_hand():
+    """All stages in one batch of an N = 1000 diffusion: above 750, between two solves, image, latent, last."""
+    solver, prior = ReSample(g=40.0, max_iterations=60), Toy(1000)
+    problem, z, draws = Problem(prior, 9, noise_std=0.05), latents(9), Draws(9, 0)
+    #               chaotic  due, but chaotic  not due  image: due at 640, 700, 301  latent: 300, 121  last: 8, 0
+    i = indices(999, 760, 633, 640, 701, 301, 300, 121, 8)
+    i_prev = indices(997, 758, 631, 638, 699, 299, 298, 119, -1)
+    got, taken = step(solver, problem, z, i, i_prev, draws)
+    z0 = prior.posterior_mean(z, i)
+    free = reverse_by_hand(prior, z, z0, i, i_prev, draws.numpy(0), 1.0)
+    a, b = prior.level(i), prior.level(i_prev)
+    variance = 40.0 * (1 - b) / a * (1 - a / b)
+    expected, decodes = free.copy(), np.zeros(9, dtype=int)
+    for k in range(3, 9):
+        if k < 6:
+            x, _ = adam_by_hand(problem.M[k], problem.y[k], prior.W @ z0[k], solver, 0.05)
+            star, decodes[k] = prior.V @ x, 1
+        else:
+            star, decodes[k] = adam_by_hand(problem.H[k], problem.y[k], z0[k], solver, 0.05)
+        (s2,), (abar,) = variance[k], a[k]
+        mean = (s2 * np.sqrt(abar) * star + (1 - abar) * free[k]) / (s2 + 1 - abar)
+        spread = s2 * (1 - abar) / (s2 + 1 - abar)
+        expected[k] = star if i_prev[k] < 0 else mean + np.sqrt(spread) * draws.numpy(1)[k]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    assert taken.evaluations == 1 and taken.decodes.tolist() == decodes.tolist()
+    assert len({int(d) for d in decodes[6:]}) > 1  # the samples stop at different times
+
+
+@pytest.mark.parametrize("start", [999, 998, 437, 20, 19, 1, 0])
+def test_resample_is_consistent_every_tenth_step_and_at_the_last(start):
+    """Counted from the clean end, so that walks from other starts solve at the same places."""
+    solver, prior = ReSample(chaotic_above=1.0), Toy(1000)
+    walk = solver.walk(prior, start)
+    due = solver.is_consistent(torch.tensor(walk), torch.tensor([*walk[1:], -1]), 1000)
+    assert np.flatnonzero(due.numpy()[::-1]).tolist() == list(range(0, len(walk), 10))
+
+
+def test_resample_solves_as_often_on_other_walks():
+    """A period in indices: by another stride the same places, where steps are long every step, and shares of another N."""
+    prior = Toy(1000)
+    for walk, n_steps, count in (
+        (Strided(1), 1000, 50),
+        (Strided(5), 1000, 50),
+        (Strided(50), 1000, 20),
+        (Strided(2), 40, 20),
+    ):
+        solver = ReSample(walk=walk, chaotic_above=1.0)
+        at = walk(prior, n_steps - 1)
+        assert int(solver.is_consistent(torch.tensor(at), torch.tensor([*at[1:], -1]), n_steps).sum()) == count
+
+
+def test_resample_without_noise_runs_all_iterations():
+    problem = Problem(Toy(1000), 2, noise_std=0.0)
+    _, taken = step(ReSample(max_iterations=7), problem, latents(2), indices(100, 9), indices(98, -1), Draws(2, 0))
+    assert taken.decodes.tolist() == [7, 7]
+
+
+def test_resample_run_satisfies_the_data():
+    """Three pixels of four unknowns can be met exactly, so every sample ends below the noise's mean square."""
+    solver, problem = ReSample(g=40.0), Problem(Toy(1000), 30, noise_std=0.05)
+    z = walk_down(solver, problem, latents(30), 999, lambda *at: step(solver, problem, *at)[0])
+    assert (np.square(problem.residual(z)).mean(1) <= 0.05**2).all()
+    # three in four prior samples lie within three standard deviations in all directions, and so do these
+    distance = np.square((z - problem.prior.mu) @ problem.prior.axes) / problem.prior.variances
+    assert distance.mean() < 2
+
+
+# --- LatentDAPS -------------------------------------------------------------------------------------------------------
+
+
+def level_index(prior, s) -> int:
+    abar = prior.abar.numpy()[:-1]
+    return int(np.abs(np.log(np.sqrt((1 - abar) / abar)) - np.log(s)).argmin())
+
+
+def flow_indices(prior, i, steps) -> list[int]:
+    s_i, s_0 = (np.sqrt(1 / float(prior.abar[k]) - 1) for k in (i, 0))
+    between = [(s_i ** (1 / 7) + k / steps * (s_0 ** (1 / 7) - s_i ** (1 / 7))) ** 7 for k in range(1, steps)]
+    return [i, *(level_index(prior, s) for s in between), -1]
+
+
+def flow(problem, i, steps=2) -> tuple[np.ndarray, np.ndarray]:
+    """The flow from index i to clean is affine: z0_hat = F z + f."""
+    prior, F, f = problem.prior, np.eye(4), np.zeros(4)
+    for j, to in itertools.pairwise(flow_indices(prior, i, steps)):
+        at = ([j] * 4, [to] * 4)
+        F = reverse_by_hand(prior, F.T, prior.shrink(F.T, at[0]), *at, 0, 0.0).T
+        z0 = prior.posterior_mean(f[None], [j])
+        f = reverse_by_hand(prior, f[None], z0, [j], [to], 0, 0.0)[0]
+    return F, f
+
+
+def daps_by_hand(solver, problem, z, i, i_prev, draws, tau, step_sizes):
+    """Zhang et al. 2025: Euler steps dz/ds = eps in the variance-exploding latent, MCMC, noise."""
+    out = []
+    for k in range(len(z)):
+        levels = flow_indices(problem.prior, int(i[k]), solver.ode_steps)
+        s = [np.sqrt(1 / float(problem.prior.abar[j]) - 1) if j >= 0 else 0.0 for j in levels]
+        latent = z[k] * np.sqrt(1 + s[0] ** 2)  # variance-exploding: z / sqrt(abar), 1 / abar = 1 + s^2
+        for j, here, to in zip(levels, s, s[1:], strict=False):
+            z0 = problem.prior.posterior_mean(latent[None] / np.sqrt(1 + here**2), [j])[0]
+            latent = latent + (to - here) * (latent - z0) / here
+        z0_hat, h, H, y = latent, step_sizes[k], problem.H[k], problem.y[k]
+        z0, v = z0_hat, draws.numpy(1)[k]
+        for n in range(solver.mcmc_steps):
+            gradient = -2 * H.T @ (y - H @ z0)
+            if solver.clip is not None:
+                gradient = np.clip(gradient, -solver.clip, solver.clip)
+            score, xi = -gradient / (2 * tau**2) - (z0 - z0_hat) / s[0] ** 2, draws.numpy(2 + n)[k]
+            if solver.momentum is None:
+                z0 = z0 + h * score + np.sqrt(2 * h) * xi
+            else:
+                v = solver.momentum * v + np.sqrt(h) * score + np.sqrt(2 * (1 - solver.momentum)) * xi
+                z0 = z0 + np.sqrt(h) * v
+        (b,) = problem.prior.level(i_prev)[k]
+        out.append(np.sqrt(b) * z0 + np.sqrt(1 - b) * draws.numpy(0)[k])
+    return np.stack(out)
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("ode_steps", [1, 2, 3])
+@pytest.mark.parametrize("momentum", [None, 0.8])
+def test_latent_daps_step_by_hand(momentum, ode_steps, clip):
+    """At four levels, among them one above s_max, one below s_min, index 0, and down to clean."""
+    walk = NoiseLevels(10, s_max=5.0, s_min=0.2)
+    solver = LatentDAPS(0.2, 5, 1e-3, momentum, 0.1, clip, ode_steps, walk)
+    prior = Toy(1000)
+    problem, z, draws = Problem(prior, 4), latents(4), Draws(4, 0)
+    i, i_prev = indices(990, 400, 15, 0), indices(900, 370, -1, -1)
+    got, taken = step(solver, problem, z, i, i_prev, draws)
+    s = np.sqrt(1 / prior.level(i)[:, 0] - 1)
+    ramp = np.clip((s ** (1 / 7) - 5 ** (1 / 7)) / (0.2 ** (1 / 7) - 5 ** (1 / 7)), 0, 1)
+    assert ramp[0] == 0 and 0 < ramp[1] < 1 and (ramp[2:] == 1).all()
+    expected = daps_by_hand(solver, problem, z, i, i_prev, draws, 0.2, 1e-3 * (1 - 0.9 * ramp))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    assert (taken.evaluations, taken.decodes) == (ode_steps, 5)
+
+
+def test_latent_daps_step_on_another_walk_and_with_the_measurements_noise():
+    """tau None is noise_std; the step size falls linearly in log s from the first index of a full run to index 0."""
+    solver, prior = LatentDAPS(None, 3, 1e-3, 0.8, decay=0.1, walk=EvenlySpaced(9)), Toy(1000)
+    problem, z, draws = Problem(prior, 3, noise_std=0.3), latents(3), Draws(3, 0)
+    i, i_prev = indices(999, 500, 0), indices(874, 375, -1)
+    got, _ = step(solver, problem, z, i, i_prev, draws)
+    s = np.sqrt(1 / prior.level(i)[:, 0] - 1)
+    h = 1e-3 * (1 - 0.9 * np.log(s / s[0]) / np.log(s[2] / s[0]))
+    expected = daps_by_hand(solver, problem, z, i, i_prev, draws, 0.3, h)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    silent = Problem(prior, 3, noise_std=0.0)
+    with pytest.raises(ValueError, match=r"solver\.tau"):
+        step(solver, silent, z, i, i_prev, draws)
+
+
+@pytest.mark.parametrize(("momentum", "step_size"), [(None, 2e-3), (0.9, 2e-4)])
+def test_latent_daps_samples_the_conditional(momentum, step_size):
+    """Long chains end in N(z0_hat, s^2) times the likelihood, whose mean and covariance are known."""
+    n, prior, i = 4000, Toy(1000), 250
+    solver = LatentDAPS(0.5, 800, step_size, momentum, 1.0, walk=Strided(1))
+    problem = Problem(prior, n, shared=True)
+    problem.y = np.broadcast_to(problem.y[:1], problem.y.shape)
+    z = np.broadcast_to(latents(1), (n, 4))
+    got, _ = step(solver, problem, z, torch.full((n,), i), torch.full((n,), -1), FastDraws(n))
+    z0_hat = flow(problem, i)[0] @ z[0] + flow(problem, i)[1]
+    s2, H = 1 / float(prior.abar[i]) - 1, problem.H[0]
+    covariance = np.linalg.inv(np.eye(4) / s2 + H.T @ H / 0.5**2)
+    assert_same_law(got, covariance @ (z0_hat / s2 + H.T @ problem.y[0] / 0.5**2), covariance)
+
+
+def daps_law(solver, problem, start, step_size):
+    """Mean and covariance of the whole run's result in closed form: every part of it is affine with Gaussian noise."""
+    prior, H, tau, b = problem.prior, problem.H[0], solver.tau, solver.momentum
+    mean, covariance = np.zeros(4), np.eye(4)
+    for i, i_prev in itertools.pairwise([*solver.walk(prior, start), -1]):
+        F, f = flow(problem, i)
+        mean, covariance = F @ mean + f, F @ covariance @ F.T
+        s2, h = 1 / float(prior.abar[i]) - 1, step_size(np.sqrt(1 / float(prior.abar[i]) - 1))
+        # z0, velocity and z0_hat as one vector
+        one, none, K = np.eye(4), np.zeros((4, 4)), H.T @ H / tau**2 + np.eye(4) / s2
+        velocity = np.hstack([-np.sqrt(h) * K, b * one, np.sqrt(h) * one / s2])
+        T = np.vstack([np.hstack([one, none, none]) + np.sqrt(h) * velocity, velocity, np.hstack([none, none, one])])
+        push = np.sqrt(h) * H.T @ problem.y[0] / tau**2
+        shift = np.concatenate([np.sqrt(h) * push, push, np.zeros(4)])
+        kick = np.vstack([np.sqrt(h) * one, one, none]) * np.sqrt(2 * (1 - b))
+        m = np.concatenate([mean, np.zeros(4), mean])
+        S = np.block([[covariance, none, covariance], [none, one, none], [covariance, none, covariance]])
+        for _ in range(solver.mcmc_steps):
+            m, S = T @ m + shift, T @ S @ T.T + kick @ kick.T
+        abar = float(prior.abar[i_prev])
+        mean, covariance = np.sqrt(abar) * m[:4], abar * S[:4, :4] + (1 - abar) * np.eye(4)
+    return mean, covariance
+
+
+@pytest.mark.parametrize("pixels", [2, 12])
+def test_latent_daps_run_has_the_law_of_its_recursion(pixels):
+    """Mean and covariance of 4000 runs; and where the data determine the latent, they are the posterior's.
+
+    DAPS puts N(z0_hat, s^2 I) in the place of p(z0 | z_i), with z0_hat from the flow; even with exact MCMC that is not the
+    posterior where the data say little, so the comparison with it is made for twelve pixels on four unknowns.
+    """
+    n, prior = 4000, Toy(1000)
+    walk = NoiseLevels(12, s_max=8.0, s_min=0.1)
+    problem = Problem(prior, n, pixels, noise_std=0.1, shared=True)
+    problem.y = np.broadcast_to(problem.y[:1], problem.y.shape)
+    solver = LatentDAPS(None, 100, 1.1e-4, 0.9, 0.8, walk=walk)
+    start = walk.first(prior)
+    z = latents(n)
+    for i, i_prev in itertools.pairwise([*walk(prior, start), -1]):
+        z, _ = step(solver, problem, z, torch.full((n,), int(i)), torch.full((n,), int(i_prev)), FastDraws(n, int(i)))
+
+    def step_size(s):
+        ramp = (s ** (1 / 7) - 8 ** (1 / 7)) / (0.1 ** (1 / 7) - 8 ** (1 / 7))
+        return 1.1e-4 * (1 - 0.2 * min(max(ramp, 0), 1))
+
+    mean, covariance = daps_law(replace(solver, tau=0.1), problem, start, step_size)
+    assert_same_law(z, mean, covariance)
+    if pixels == 12:
+        posterior_mean, posterior_covariance = problem.posterior
+        std = np.sqrt(np.diag(posterior_covariance))
+        assert (np.abs(z.mean(0) - posterior_mean) < (0.03 + 5 / np.sqrt(n)) * std).all()
+        np.testing.assert_allclose(z.var(0) / std**2, 1, atol=0.03 + 5 * np.sqrt(2 / n))
+
+
+# --- every solver of the registry -------------------------------------------------------------------------------------
+
+EVERY = pytest.mark.parametrize("name", list(SOLVERS))
+AT, TO = indices(39, 29, 20, 11, 6, 0), indices(37, 24, 19, 5, -1, -1)  # chaotic, image and latent stages of N = 40
+
+
+def measured():
+    x = tensor(np.random.default_rng(1).uniform(-1, 1, (6, 1, 16, 16)))
+    levels = torch.linspace(0, 1, 6, dtype=torch.float64)
+    z = tensor(np.random.default_rng(2).normal(size=(6, 4, 4, 4)))
+    return measure(x, GaussianBlur(), levels, 0.1), z
+
+
+def take(solver, prior, measurement, z, rows):
+    def noise(draw=0):
+        draws = [np.random.default_rng([int(k), draw]).normal(size=(4, 4, 4)) for k in measurement.ids[rows]]
+        return tensor(np.stack(draws))
+
+    operator = measurement.operator(rows)
+    return solver.step(prior, operator, measurement.y[rows], z[rows], AT[rows], TO[rows], noise)
+
+
+def cost(taken, k) -> list[int]:
+    return [int(c[k]) if isinstance(c, torch.Tensor) else c for c in (taken.evaluations, taken.decodes)]
+
+
+@EVERY
+def test_sample_alone_equals_sample_in_batch(name, tiny_prior):
+    """Batch mates, their severity and their index must not change a sample, nor what it costs."""
+    solver = SOLVERS[name]()
+    measurement, z = measured()
+    together = take(solver, tiny_prior, measurement, z, np.arange(6))
+    assert together.z.shape == z.shape and together.z.dtype == z.dtype and not together.z.requires_grad
+    for k in range(6):
+        alone = take(solver, tiny_prior, measurement, z, np.array([k]))
+        torch.testing.assert_close(alone.z[0], together.z[k], rtol=0, atol=1e-10)
+        assert cost(alone, 0) == cost(together, k)
+
+
+@EVERY
+def test_costs_are_the_calls_made(name, tiny_prior, monkeypatch):
+    """Rows that went through the denoiser and the decoder, in one batch, are what the samples are charged with."""
+    rows = {"predict_eps": 0, "decode": 0}
+
+    def counted(call, inner):
+        def wrapper(z, *at):
+            rows[call] += len(z)
+            return inner(z, *at)
+
+        return wrapper
+
+    for call in rows:
+        monkeypatch.setattr(tiny_prior, call, counted(call, getattr(tiny_prior, call)))
+    measurement, z = measured()
+    taken = take(SOLVERS[name](), tiny_prior, measurement, z, np.arange(6))
+    evaluations, decodes = np.sum([cost(taken, k) for k in range(6)], axis=0)
+    assert rows == {"predict_eps": evaluations, "decode": decodes} and decodes > 0
+
+
+@EVERY
+def test_input_is_left_as_it_was(name, tiny_prior):
+    measurement, z = measured()
+    before = z.clone(), measurement.y.clone()
+    take(SOLVERS[name](), tiny_prior, measurement, z, slice(None))
+    assert torch.equal(z, before[0]) and torch.equal(measurement.y, before[1]) and not z.requires_grad
+
+
+@EVERY
+def test_build_and_check(name):
+    solver = build({"kind": name, "walk": {"kind": "evenly_spaced", "steps": 7}})
+    assert type(solver) is SOLVERS[name] and solver.walk == EvenlySpaced(7)
+    check(solver, GaussianBlur())
+
+
+@dataclass(frozen=True)
+class Squared(Mix):
+    """A degradation without adjoint."""
+
+    linear: ClassVar[bool] = False
+
+
+@EVERY
+def test_only_psld_is_refused_on_a_nonlinear_degradation(name):
+    if name != "psld":
+        return check(SOLVERS[name](), Squared())
+    with pytest.raises(ValueError, match=r"PSLD needs the adjoint A\^T, and Squared is not linear"):
+        check(PSLD(), Squared())
+
+
+@pytest.mark.parametrize(
+    ("solver", "fields"),
+    [
+        (GMLDPS, {"gamma": -0.1}),
+        (PSLD, {"gamma": float("nan")}),
+        (ReSample, {"g": -1.0}),
+        (ReSample, {"every": 0}),
+        (ReSample, {"learning_rate": 0.0}),
+        (ReSample, {"max_iterations": 0}),
+        (ReSample, {"semantic_above": 0.8}),
+        (ReSample, {"chaotic_above": 1.1}),
+        (LatentDAPS, {"tau": 0.0}),
+        (LatentDAPS, {"mcmc_steps": 0}),
+        (LatentDAPS, {"step_size": -1e-6}),
+        (LatentDAPS, {"momentum": 1.0}),
+        (LatentDAPS, {"decay": 0.0}),
+        (LatentDAPS, {"clip": 0.0}),
+        (LatentDAPS, {"ode_steps": 0}),
+    ],
+)
+def test_bad_fields_are_refused(solver, fields):
+    (name,) = fields
+    with pytest.raises(ValueError, match=name):
+        solver(**fields)

@@ -42,8 +42,8 @@ class Mixture(Degradation):
     def prepare(self, t, image_shape, ids):
         # The bits of t as float32 are the same integer in float32 and float64 runs; + 0.0 because -0.0 has other bits.
         bits = (t.detach().cpu().float() + 0.0).numpy().view("int32")
-        draw = uniform(ids, seed=self.member_seed, step=bits, stream=Stream.MIXTURE, like=t.double())
-        state = {"member": (draw * len(self.members)).long()}
+        draw = uniform(ids, seed=self.member_seed, step=bits, stream=Stream.MIXTURE, like=torch.empty(0).double())
+        state = {"member": (draw * len(self.members)).long().to(t.device)}
         # Every member is prepared for every row: the engine cuts and joins rows, so all states need the same tensors.
         for name, member in self.members.items():
             state |= {f"{name}/{key}": value for key, value in member.prepare(t, image_shape, ids).items()}

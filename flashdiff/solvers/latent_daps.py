@@ -58,17 +58,19 @@ class LatentDAPS:
 
     def __post_init__(self):
         if self.tau is not None and not self.tau > 0:
-            raise ValueError(f"solver.tau: {self.tau:g}; give a standard deviation > 0, or null for the measurement's.")
+            raise ValueError(f"solver.tau: {self.tau:g}; give a standard deviation > 0, or None for the measurement's.")
         if self.mcmc_steps < 1:
             raise ValueError(f"solver.mcmc_steps: {self.mcmc_steps}; give an integer >= 1.")
         if not self.step_size > 0:
             raise ValueError(f"solver.step_size: {self.step_size:g}; give a number > 0.")
         if self.momentum is not None and not 0 <= self.momentum < 1:
-            raise ValueError(f"solver.momentum: {self.momentum:g}; give a number in [0, 1), or null for plain Langevin.")
+            raise ValueError(
+                f"solver.momentum: {self.momentum:g}; give a number in [0, 1), or None for plain Langevin."
+            )
         if not 0 < self.decay <= 1:
             raise ValueError(f"solver.decay: {self.decay:g}; give a share in (0, 1].")
         if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"solver.clip: {self.clip:g}; give a bound > 0, or null for none.")
+            raise ValueError(f"solver.clip: {self.clip:g}; give a bound > 0, or None for no bound.")
         if self.ode_steps < 1:
             raise ValueError(f"solver.ode_steps: {self.ode_steps}; give an integer >= 1.")
 
@@ -77,7 +79,7 @@ class LatentDAPS:
         """One step as in :class:`flashdiff.solvers.base.Solver`."""
         tau = operator.noise_std if self.tau is None else self.tau
         if tau == 0:
-            raise ValueError("solver.tau: null takes the measurement's noise_std, which is 0; give a number > 0.")
+            raise ValueError("solver.tau: None takes the measurement's noise_std, which is 0; give a number > 0.")
         levels = ((1 - prior.abar[:-1]) / prior.abar[:-1]).sqrt()  # float64, rising with the index
         level = levels[i.to(levels.device)]
         z0_hat = self._flow(prior, levels, z, i)

@@ -1,0 +1,60 @@
+"""`flashdiff ...`: what a notebook does, for people and machines without one."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from flashdiff.study import StudyError, load, select
+
+
+def reconstruct(arguments: argparse.Namespace) -> str:
+    """Run a pair's comparison ahead of its stage, on as many processes as launched this; returns one line."""
+    from flashdiff.comparison import RUNS, Bench, methods
+    from flashdiff.comparison import reconstruct as run
+    from flashdiff.devices import process_state
+    from flashdiff.records import read_json
+
+    study, pair = load(), f"{arguments.degradation}-{arguments.solver}"
+    if pair not in study.pairs:
+        raise StudyError(f"pairs: {pair!r} is not among the study's pairs; choose one of {', '.join(study.pairs)}.")
+    chosen = read_json(f"data/tuned/{pair}.json")["chosen"]
+    settings = study.reconstruction
+    bench = Bench.load(
+        "test",
+        settings.n_images,
+        select(study, f"degradations.{arguments.degradation}"),
+        arguments.degradation,
+        select(study, f"solvers.{arguments.solver}"),
+        seed=study.seed,
+        batch_size=settings.batch_size,
+    )
+    run(bench, chosen, settings.fixed_starts, RUNS.format(pair=pair))
+    names = [name for name, *_ in methods(bench, chosen, settings.fixed_starts)]
+    return (
+        f"{pair}: {settings.n_images} images by {len(names)} methods on {process_state().num_processes} processes; "
+        f"`make study` continues from there."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="flashdiff", description="Run from the folder of a study.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    runner = commands.add_parser(
+        "reconstruct",
+        help="reconstruct a pair's test images ahead of its stage, as in "
+        "`accelerate launch --num_processes 4 -m flashdiff.cli reconstruct gaussian_blur ldps`",
+    )
+    runner.add_argument("degradation", help="name of the degradation in the study file")
+    runner.add_argument("solver", help="name of the solver in the study file")
+    given = parser.parse_args(arguments)
+    try:
+        line = reconstruct(given)
+    except (StudyError, ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
