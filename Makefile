@@ -3,7 +3,7 @@
 #   STUDY=name       another study of studies/ (default: fashion-mnist, the one at the root)
 #   PYTHON=command   the Python that makes .venv (default: python3)
 #   CONSTRAINTS=     install what fits pyproject.toml instead of the exact versions of constraints.txt
-#   OPTIONS=...      more options for pytest (test) or Jupyter (lab, explore), as in make lab OPTIONS=--no-browser
+#   OPTIONS=...      more options for pytest (test), Jupyter (lab, explore) or the benchmark, as in make lab OPTIONS=--no-browser
 
 STUDY ?= fashion-mnist
 PYTHON ?= python3
@@ -23,7 +23,7 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study test lab explore figures prior tune readme lint study-exists
+.PHONY: help study test lab explore figures prior tune bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
@@ -37,9 +37,9 @@ figures: $(INSTALLED) study-exists ## write tables, figures and report again fro
 	@$(dvc) --force --single-item speedup report
 	@$(report)
 
-prior: $(INSTALLED) study-exists ## train the prior anew (about an hour on two cores); `make study` then follows
+prior: $(INSTALLED) study-exists ## train the prior anew (an hour and a half on two cores); `make study` then follows
 	@$(dvc) download
-	@$(dvc) --force --single-item train_prior
+	@$(dvc) --force --single-item prior
 
 tune: $(INSTALLED) study-exists ## tune the solvers' step sizes anew on validation images; `make study` then follows
 	@$(dvc) train_severity
@@ -47,6 +47,9 @@ tune: $(INSTALLED) study-exists ## tune the solvers' step sizes anew on validati
 
 test: $(INSTALLED) ## run the tests
 	@'$(BIN)/python' -m pytest -q $(OPTIONS)
+
+bench: $(INSTALLED) ## measure the engine against a one-image-at-a-time loop (after `make study`; some minutes)
+	@'$(BIN)/python' -m benchmarks.engine $(OPTIONS)
 
 readme: $(INSTALLED) ## copy the default study's numbers into README.md (a test compares them)
 	@'$(BIN)/python' -m flashdiff.headline

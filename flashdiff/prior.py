@@ -6,6 +6,7 @@ the whole batch and samples here stand at different steps.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Self
 
@@ -134,3 +135,13 @@ class Prior(nn.Module):
         z_weight, z0_weight = eps_weight, abar_prev.sqrt() - eps_weight * abar.sqrt()
         to = z.dtype
         return z_weight.to(to) * z + z0_weight.to(to) * z0 + variance.sqrt().to(to) * noise
+
+
+def copy_prior(source: str | Path, target: str | Path) -> Prior:
+    """Copy the folder of a prior, with what lies beside the model (card, features), and return the model.
+
+    It is loaded before anything is copied; raises as :meth:`Prior.from_pretrained` does.
+    """
+    prior = Prior.from_pretrained(source)
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    return prior

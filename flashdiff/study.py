@@ -96,7 +96,8 @@ class Diffusion(Section):
         return beta_end
 
 
-class PriorSection(Section):
+class TrainPrior(Section):
+    kind: Literal["train_prior"]
     pixel_unshuffle: Literal[1, 2, 4] = Field(description="pixels are folded by this factor before the autoencoder")
     autoencoder: Autoencoder
     denoiser: Denoiser
@@ -106,6 +107,12 @@ class PriorSection(Section):
     card_steps: Count = Field(description="ancestral steps per sample of the model card")
 
 
+class UsePrior(Section):
+    kind: Literal["use_prior"]
+    path: str = Field(description="folder of a prior that another study has trained, relative to the study's folder")
+
+
+PriorSection = Annotated[TrainPrior | UsePrior, Field(discriminator="kind")]
 NoiseStd = Annotated[float, Field(ge=0, le=2, description="standard deviation of the noise, [-1, 1] units")]
 
 
@@ -266,7 +273,37 @@ class PSLDEntry(GuidedEntry):
     gamma: NotNegative = Field(description="weight of ||z0 - E(A^T y + D(z0) - A^T A D(z0))||")
 
 
-SolverEntry = Annotated[LDPSEntry | GMLDPSEntry | PSLDEntry, Field(discriminator="kind")]
+class ReSampleTune(Section):
+    g: StepSizes = Field(description="candidates for the strength of the resampling")
+
+
+class ReSampleEntry(Section):
+    kind: Literal["resample"]
+    every: Count = Field(10, description="hard data consistency at every so-many-th of 500 steps")
+    learning_rate: Positive = Field(0.1, description="Adam's")
+    max_iterations: Count = Field(100, description="Adam's, at most")
+    walk: WalkEntry | None = None
+    tune: ReSampleTune
+
+
+class LatentDAPSTune(Section):
+    step_size: Annotated[list[Positive], Field(min_length=1, description="candidates for the step h of the MCMC")]
+
+
+class LatentDAPSEntry(Section):
+    kind: Literal["latent_daps"]
+    tau: Positive | None = Field(0.01, description="standard deviation of the likelihood; null: that of the noise")
+    mcmc_steps: Count = Field(35, description="MCMC steps per level, each decodes once")
+    momentum: float | None = Field(0.95, ge=0, lt=1, description="null: plain Langevin")
+    decay: float = Field(0.95, gt=0, le=1, description="the step at the smallest level, as a share of the largest's")
+    clip: Positive | None = Field(None, description="bound on the entries of the data gradient")
+    walk: WalkEntry | None = None
+    tune: LatentDAPSTune
+
+
+SolverEntry = Annotated[
+    LDPSEntry | GMLDPSEntry | PSLDEntry | ReSampleEntry | LatentDAPSEntry, Field(discriminator="kind")
+]
 
 
 class Pair(Section):
@@ -349,13 +386,22 @@ class Study(Section):
                     )
         return self
 
-    @model_validator(mode="after")
-    def _fits(self):
-        factor = self.prior.pixel_unshuffle * 2 ** (len(self.prior.autoencoder.channels) - 1)
+    def _fits_the_prior(self, prior: TrainPrior) -> None:
+        factor = prior.pixel_unshuffle * 2 ** (len(prior.autoencoder.channels) - 1)
         if self.data.image_size % factor:
             raise ValueError(
                 f"data.image_size: {self.data.image_size} must be a multiple of {factor}, which the autoencoder divides it by"
             )
+        too_late = [i for i in self.reconstruction.fixed_starts if i >= prior.diffusion.n_steps]
+        if too_late:
+            raise ValueError(
+                f"reconstruction.fixed_starts: {too_late} must be below prior.diffusion.n_steps ({prior.diffusion.n_steps})"
+            )
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if isinstance(self.prior, TrainPrior):
+            self._fits_the_prior(self.prior)
         if (
             self.data.images is None
             and self.data.name == "fashion-mnist"
@@ -386,11 +432,6 @@ class Study(Section):
                 raise ValueError(
                     f"pairs.{name}: {pair.solver} needs the adjoint A^T, and {pair.degradation} is not linear; remove the pair"
                 )
-        too_late = [i for i in self.reconstruction.fixed_starts if i >= self.prior.diffusion.n_steps]
-        if too_late:
-            raise ValueError(
-                f"reconstruction.fixed_starts: {too_late} must be below prior.diffusion.n_steps ({self.prior.diffusion.n_steps})"
-            )
         return self
 
 
@@ -457,6 +498,8 @@ def _linear(entry: Section) -> bool:
 
 
 _KINDS = {
+    "train_prior": TrainPrior,
+    "use_prior": UsePrior,
     "gaussian_blur": GaussianBlurEntry,
     "random_inpainting": RandomInpaintingEntry,
     "box_inpainting": BoxInpaintingEntry,
@@ -467,6 +510,8 @@ _KINDS = {
     "ldps": LDPSEntry,
     "gml_dps": GMLDPSEntry,
     "psld": PSLDEntry,
+    "resample": ReSampleEntry,
+    "latent_daps": LatentDAPSEntry,
     "strided": StridedEntry,
     "evenly_spaced": EvenlySpacedEntry,
     "noise_levels": NoiseLevelsEntry,
@@ -477,7 +522,11 @@ def _without_kinds(location: list[str]) -> list[str]:
     """pydantic names the chosen member of a union in the location, as in degradations.blur.gaussian_blur.std_min."""
     kept: list[str] = []
     for part in location:
-        chosen = kept[-1:] == ["walk"] or (len(kept) > 1 and kept[-2] in ("degradations", "solvers", "members"))
+        chosen = (
+            kept[-1:] == ["walk"]
+            or kept == ["prior"]
+            or (len(kept) > 1 and kept[-2] in ("degradations", "solvers", "members"))
+        )
         if not (chosen and part in _KINDS):
             kept.append(part)
     return kept

@@ -220,7 +220,10 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path, write)
     [
         (b"", "is not a file of tensors"),
         (b"<html>", "is not a file of tensors"),
+        (b"\x80\x02K\x01}s.", "is not a file of tensors"),
         ({"a": 1}, "something else than named"),
+        ([torch.zeros(1)], "something else than named"),
+        ({1: torch.zeros(1)}, "something else than named"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, sentence):

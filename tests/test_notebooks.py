@@ -20,7 +20,7 @@ STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))[
 STAGES = {name: entry.get("do", entry) for name, entry in STAGES.items()}  # foreach stages are one level deeper
 RUN = "python -m flashdiff.stage run "
 RUNNING = {name: entry for name, entry in STAGES.items() if entry["cmd"].startswith(RUN)}
-SHIPPED = {"train_prior", "tune"}  # their results are in git and do not depend on code (docs/decisions.md)
+SHIPPED = {"prior", "tune"}  # their results are in git and do not depend on code (docs/decisions.md)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 each_numbered = pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
@@ -36,9 +36,9 @@ def working_cells(path):
     return [cell for cell in code_cells(path) if "parameters" not in cell.metadata.get("tags", [])]
 
 
-def command(name):
-    """A stage's notebook, its output and its parameters, as dvc.yaml has them."""
-    notebook, output, *items = shlex.split(RUNNING[name]["cmd"].removeprefix(RUN))
+def command(name, prior="train_prior"):
+    """A stage's notebook, its output and its parameters, as dvc.yaml has them for studies of that kind of prior."""
+    notebook, output, *items = shlex.split(RUNNING[name]["cmd"].removeprefix(RUN).replace("${prior.kind}", prior))
     return ROOT / notebook.removeprefix("${root}/"), output, items
 
 
@@ -53,7 +53,8 @@ def paths_of(items):
 
 @each_numbered
 def test_a_numbered_notebook_is_run_by_one_stage(path):
-    assert len([name for name in RUNNING if command(name)[0] == path]) == 1
+    kinds = ("train_prior", "use_prior")
+    assert len({name for name in RUNNING for prior in kinds if command(name, prior)[0] == path}) == 1
 
 
 @each_stage
@@ -115,7 +116,7 @@ def test_a_stage_depends_on_the_digest_of_its_notebook(name):
 def test_the_executed_notebook_is_an_output_of_its_stage(name):
     notebook, output, _ = command(name)
     outputs = [key for entry in RUNNING[name]["outs"] if isinstance(entry, dict) for key in entry]
-    assert output in outputs
+    assert output in [key.replace("${prior.kind}", "train_prior") for key in outputs]
     assert Path(output).name.startswith(notebook.stem)
 
 

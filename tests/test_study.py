@@ -143,7 +143,11 @@ def test_shipped_studies_are_valid(path):
             f"{BLUR}.kind: 'sharpen' is unknown; choose one of 'gaussian_blur', 'random_inpainting', 'box_inpainting', "
             "'motion_blur', 'super_resolution', 'nonlinear_blur', 'mixture'.",
         ),
-        ("solvers.ldps.kind", "dps", "solvers.ldps.kind: 'dps' is unknown; choose one of 'ldps', 'gml_dps', 'psld'."),
+        (
+            "solvers.ldps.kind",
+            "dps",
+            "solvers.ldps.kind: 'dps' is unknown; choose one of 'ldps', 'gml_dps', 'psld', 'resample', 'latent_daps'.",
+        ),
         (f"{BLUR}.std_max", 0.2, f"{BLUR}: std_max (0.2) must be larger than std_min (0.3)."),
         (
             "prior.autoencoder.channels",

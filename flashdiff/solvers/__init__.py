@@ -24,13 +24,14 @@ __all__ = ["GMLDPS", "LDPS", "PSLD", "SOLVERS", "LatentDAPS", "ReSample", "Solve
 def build(parameters: Mapping, **fields) -> Solver:
     """A study's solver entry -> solver: ``kind`` selects the class, the rest are its fields, ``fields`` override them.
 
-    ``walk`` is a section of its own (:func:`flashdiff.walks.build`); ``tune`` is not the solver's and is skipped, null is the solver's default. Raises
-    ValueError naming an unknown kind, TypeError from the dataclass for an unknown field.
+    ``walk`` is a section of its own (:func:`flashdiff.walks.build`), null for the solver's; ``tune`` is not the solver's
+    and is skipped. Raises ValueError naming an unknown kind, TypeError from the dataclass for an unknown field.
     """
-    given = {name: value for name, value in parameters.items() if name != "tune" and value is not None} | fields
+    given = {name: value for name, value in parameters.items() if name != "tune"} | fields
     kind = given.pop("kind")
     if kind not in SOLVERS:
         raise ValueError(f"solvers: kind {kind!r} is unknown; choose one of {', '.join(SOLVERS)}.")
-    if isinstance(given.get("walk"), Mapping):
-        given["walk"] = walks.build(given["walk"])
+    walk = given.pop("walk", None)
+    if walk is not None:
+        given["walk"] = walks.build(walk) if isinstance(walk, Mapping) else walk
     return SOLVERS[kind](**given)
