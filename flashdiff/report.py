@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from flashdiff import headline
+from flashdiff import headline, tables
 from flashdiff.methods import label
+from flashdiff.records import read_json
 
 CAPTIONS = {
     "degradation_levels": "What the encoder sees: eight images from clean to the worst level.",
@@ -67,6 +68,7 @@ def assemble(folder: str | Path, study: str, degradations: Sequence[str], pairs:
         n=max(r["n"] or 0 for r in records if r["claim"] == "psnr_gain_db"),
         sentences=[sentence(records, d, s) for d, s in pairs],
         claims={_title(d): _claims_table([r for r in records if r["degradation"] == d]) for d in degradations},
+        comparisons=_html(_readable(comparisons(folder, pairs))),
         sections=[_section(reports, d, [solver for of, solver in pairs if of == d]) for d in degradations],
         # the report's own notebook is written after this page, and would appear from the second run on
         notebooks=[
@@ -78,6 +80,12 @@ def assemble(folder: str | Path, study: str, degradations: Sequence[str], pairs:
     path = reports / "index.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def comparisons(folder: str | Path, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """All pairs in one table, from their metrics files; raises FileNotFoundError naming a missing one."""
+    metrics = Path(folder) / "reports/metrics"
+    return tables.comparisons({(d, s): read_json(metrics / f"reconstruction-{d}-{s}.json") for d, s in pairs})
 
 
 def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
@@ -175,14 +183,21 @@ def _table(reports: Path, name: str, item: str) -> dict | None:
     path = reports / "tables" / f"{name}-{item}.csv"
     if not path.is_file():
         return None
-    table = with_intervals(pd.read_csv(path))
+    return {"caption": TABLE_CAPTIONS[name], "html": _html(_readable(pd.read_csv(path)))}
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of numbers and names as one of texts."""
+    table = with_intervals(table)
+    if "degradation" in table:
+        table["degradation"] = table["degradation"].str.replace("_", " ")
     if "sigma hat against" in table:
         table["sigma hat against"] = table["sigma hat against"].replace(AGAINST)
         table = table.rename(columns={"sigma hat against": "σ̂ against"})
     for column in ("method", "baseline"):
         if column in table:
             table[column] = table[column].map(label)
-    return {"caption": TABLE_CAPTIONS[name], "html": _html(table)}
+    return table
 
 
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:

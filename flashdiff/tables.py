@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
+from flashdiff.methods import ADAPTIVE
 from flashdiff.metrics import CORRELATIONS, bootstrap, paired_gains
 
 
@@ -67,6 +68,24 @@ def paired_comparison(rows: pd.DataFrame, method: str, baseline: str, n_resample
     for name, interval in paired_gains(rows, method, baseline, n_resamples, seed).items():
         row |= _spread(name, interval)
     return pd.DataFrame([row])
+
+
+def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:
+    """One row per degradation, solver and method, controls left out: mean cost and quality, and the Frechet distance.
+
+    ``summaries``: (degradation, solver) -> what :func:`flashdiff.metrics.reconstruction_metrics` says, with "frechet".
+    """
+    table = []
+    for (degradation, solver), summary in summaries.items():
+        for method in ("no_diffusion", "full_length", "fixed_mean", *ADAPTIVE):
+            if method not in summary["methods"]:
+                continue
+            names = ("nfe", "decodes", "psnr", "ssim", "perceptual")
+            means = {name: summary["methods"][method][name]["value"] for name in names}
+            frechet = summary.get("frechet", {}).get(method, {}).get("value")
+            head = {"degradation": degradation, "solver": solver, "method": method}
+            table.append(head | means | {"frechet": frechet})
+    return pd.DataFrame(table)
 
 
 def severity_correlations(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:

@@ -143,6 +143,17 @@ def test_every_claim_is_on_the_page_with_its_value_and_verdict(study, page):
         assert row[6] == ("described" if record["claim"] == "mean_start" else record["verdict"])
 
 
+def test_all_comparisons_are_on_the_page_and_in_its_table(study, page):
+    table = report.comparisons(study, PAIRS)
+    means = reconstruction_rows().groupby("method").mean(numeric_only=True)
+    assert len(table) == 2 * 6 and list(table.degradation.unique()) == DEGRADATIONS
+    for row in table[table.degradation == DEGRADATIONS[0]].to_dict("records"):
+        for name in ("nfe", "decodes", "psnr", "ssim", "perceptual"):
+            assert row[name] == pytest.approx(means.loc[row["method"], name], rel=1e-5)
+    rows = [row for row in page.rows if row[:3] == ["gaussian blur", "ldps", "Flash, published start"]]
+    assert len(rows) == 1 and rows[0][5] == f"{means.psnr['flash_published']:.2f}"
+
+
 def test_verdicts_are_coloured(study, page):
     verdicts = [row[6] for row in page.rows if len(row) == 7 and row[0] == "ldps"]
     classes = [attributes.get("class") for tag, attributes in page.elements if tag == "td" and "class" in attributes]
@@ -151,7 +162,13 @@ def test_verdicts_are_coloured(study, page):
 
 
 def test_headings_captions_and_order_of_the_sections(page):
-    assert page.text_of("h2") == ["Claims and verdicts", "Gaussian blur", "Random inpainting", "How it was made"]
+    assert page.text_of("h2") == [
+        "All comparisons",
+        "Claims and verdicts",
+        "Gaussian blur",
+        "Random inpainting",
+        "How it was made",
+    ]
     assert page.text_of("h3")[2:7] == [title for title, *_ in report.PARTS]
     names = [source.split("/")[-1].removesuffix(".png") for source in page.attributes("src")]
     reading_order = [
@@ -189,7 +206,7 @@ def test_two_runs_give_equal_bytes_also_when_the_first_left_its_notebook(study, 
 def test_a_study_without_figures_and_tables_still_has_its_claims(tmp_path):
     write_metrics(tmp_path)
     page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8"))
-    assert not page.attributes("src") and len(page.rows) == 1 + 28
+    assert not page.attributes("src") and len(page.rows) == (1 + 28) + (1 + 6)
 
 
 def test_several_solvers_have_their_own_headings(tmp_path):

@@ -8,8 +8,12 @@ import torch
 from PIL import Image
 
 from flashdiff.datasets import to_float
+from flashdiff.degradations import GaussianBlur, measure
+from flashdiff.flash import start_noise
 from flashdiff.metrics import Features, psnr
 from flashdiff.prior import Prior
+from flashdiff.sampling import Chunk, sample
+from flashdiff.solvers import LDPS, LatentDAPS, ReSample
 from flashdiff.study import load
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +61,33 @@ def test_classifier_behind_the_distances_knows_the_classes(images):
     features = Features.from_pretrained(PRIOR / "features")
     with torch.no_grad():
         assert features(images[:10]).argmax(1).tolist() == [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]
+
+
+@pytest.mark.parametrize(
+    "solver", [LDPS(), ReSample(max_iterations=3), LatentDAPS(mcmc_steps=3)], ids=lambda s: type(s).__name__
+)
+def test_batch_size_and_order_do_not_change_a_reconstruction(prior, images, solver):
+    """In float32, on real images and the real prior: batches of 1, 7 and 64, in another order, to 1e-4."""
+    n = 12
+    t, start = torch.linspace(0, 1, n), torch.tensor([3, 40, 0, 12, 7, 25, -1, 18, 2, 33, 9, 15])
+    measurement = measure(images[:n], GaussianBlur(0.3, 2.0, 16), t, 0.1)
+    noise = start_noise(prior.encode(images[:n]), measurement.ids, seed=0)
+    abar = prior.signal(start).float()[:, None, None, None]
+    z = abar.sqrt() * prior.encode(images[:n]) + (1 - abar).sqrt() * noise
+
+    def run(batch_size, order):
+        order = np.asarray(order)
+        nothing, unknown = torch.zeros(n, dtype=torch.int64), torch.full((n,), torch.nan)
+        whole = Chunk(measurement.select(order), start[order], z[order], nothing, unknown)
+        found = torch.full((n, *measurement.image_shape), torch.nan)
+        for done in sample(prior, solver, [whole], batch_size=batch_size, progress=False):
+            found[order[done.rows]] = done.images
+        return found
+
+    alone = run(1, range(n))
+    for batch_size in (7, 64):
+        shuffled = run(batch_size, np.random.default_rng(batch_size).permutation(n))
+        torch.testing.assert_close(shuffled, alone, rtol=0, atol=1e-4)
 
 
 def test_it_is_small_and_safe_and_has_its_card():

@@ -126,6 +126,21 @@ def test_metrics_and_plots_are_declared(study):
     assert "plots" in plots and list((study / "plots").rglob("*.png"))
 
 
+def test_a_study_can_use_the_prior_of_another(study):
+    folder = study.with_name("reuse")
+    folder.mkdir()
+    (folder / "dvc.yaml").write_bytes((study / "dvc.yaml").read_bytes())
+    content = YAML(typ="safe").load((study / "params.yaml").read_text())
+    content |= {"study": "reuse", "prior": {"kind": "use_prior", "path": "../smoke/data/prior"}}
+    with (folder / "params.yaml").open("w") as file:
+        YAML().dump(content, file)
+    ran = stages_that_ran(dvc(folder, "repro", "prior"))
+    assert ran == {"sources", "download", "prior"} or ran == {"download", "prior"}
+    for path in (study / "data/prior").rglob("*.safetensors"):
+        assert (folder / path.relative_to(study)).read_bytes() == path.read_bytes()
+    assert (folder / "reports/notebooks/00_use_prior.ipynb").is_file()
+
+
 def test_explorer_notebook_runs_on_the_study(study, monkeypatch, tmp_path):
     import papermill
 

@@ -13,9 +13,6 @@ from flashdiff.prior import Prior
 from flashdiff.solvers.base import Step
 from flashdiff.walks import Strided, Walk
 
-PUBLISHED_STEPS = 500
-"""Steps of the published full-length run, in which ``every`` counts."""
-
 EVERY_SECOND_INDEX = Strided(2)
 """The published walk: 500 steps of 1000."""
 
@@ -37,10 +34,11 @@ class ReSample:
 
     which has no noise to add at i_prev = -1, and no weight left for z0*: the last step returns z0* itself.
 
-    g >= 0: strength of the resampling (gamma in its paper; published 200 to 2000). every: hard consistency at a step that
-    passes or leaves a multiple of ``every`` N / 500 indices, 0 included; with the default walk and N = 1000 that is every
-    10th step, counted from the clean end, wherever a walk starts. A walk with other strides solves as often, or at every
-    step. learning_rate > 0 and max_iterations >= 1 are Adam's. walk: the indices visited.
+    g >= 0: strength of the resampling (gamma in its paper; published 200 to 2000). period >= 1, in indices: hard
+    consistency at a step that leaves or passes a multiple of ``period``, 0 included. In the published walk of stride 2, 20
+    indices are every k = 10th step, counted from the clean end, so that walks from other starts, or with other strides,
+    solve at the same places; a walk with longer strides does so at every step. learning_rate > 0 and max_iterations >= 1
+    are Adam's. walk: the indices visited.
 
     Source: Song et al. 2024 (ReSample), Alg. 1 and Prop. 1; Fabian et al. 2024, appendix on baselines, whose formula and
     numbers these are. Song et al. have abar of z' itself, abar_{i_prev}, where abar_i stands in the weights; where steps
@@ -50,7 +48,7 @@ class ReSample:
     """
 
     g: float = 400.0
-    every: int = 10
+    period: int = 20
     learning_rate: float = 0.1
     max_iterations: int = 100
     chaotic_above: float = 0.75
@@ -61,8 +59,8 @@ class ReSample:
     def __post_init__(self):
         if not self.g >= 0:
             raise ValueError(f"solver.g: {self.g:g}; give a resampling strength >= 0.")
-        if self.every < 1:
-            raise ValueError(f"solver.every: {self.every}; give a number of steps >= 1.")
+        if self.period < 1:
+            raise ValueError(f"solver.period: {self.period}; give a number of indices >= 1.")
         if not self.learning_rate > 0:
             raise ValueError(f"solver.learning_rate: {self.learning_rate:g}; give a number > 0.")
         if self.max_iterations < 1:
@@ -90,9 +88,7 @@ class ReSample:
 
     def is_consistent(self, i: Tensor, i_prev: Tensor, n_steps: int) -> Tensor:
         """Whether hard consistency is enforced on the way from i to i_prev (B,): bool (B,)."""
-        # In integers: whether a multiple of every * n_steps / 500 lies in (i_prev, i] must not hang on rounding.
-        period = self.every * n_steps
-        due = i * PUBLISHED_STEPS // period > i_prev * PUBLISHED_STEPS // period
+        due = i // self.period > i_prev // self.period  # rounded down: -1 lies below all multiples
         return due & (i <= self.chaotic_above * n_steps)
 
     def _in_pixels(self, prior: Prior, operator: Operator, y: Tensor, z0: Tensor) -> tuple[Tensor, Tensor]:
