@@ -149,14 +149,14 @@ def _html(table: pd.DataFrame) -> str:
 
 def _section(reports: Path, degradation: str, solvers: Sequence[str]) -> dict:
     parts = []
-    for title, stage, per_solver, tables in PARTS:
+    for title, stage, per_solver, names in PARTS:
         for item in [f"{degradation}-{solver}" for solver in solvers] if per_solver else [degradation]:
             images = sorted((reports / "figures" / f"{stage}-{item}").glob("*.png"))
             images += sorted((reports / "timings" / f"{stage}-{item}").glob("*.png"))
             parts.append(
                 {
                     "title": title if len(solvers) == 1 or not per_solver else f"{title}: {item.rsplit('-', 1)[1]}",
-                    "tables": [t for t in (_table(reports, name, item) for name in tables) if t],
+                    "tables": [t for t in (_table(reports, name, item) for name in names) if t],
                     "figures": [_figure(reports, image) for image in sorted(images, key=_reading_order)],
                 }
             )

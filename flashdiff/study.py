@@ -194,29 +194,37 @@ class NonlinearBlurEntry(Section):
         return self
 
 
-class MixtureEntry(Section):
-    kind: Literal["mixture"]
-    of: list[Name] = Field(description="names of other degradations; each sample gets one of them")
-    noise_std: NoiseStd
-
-    @field_validator("of")
-    @classmethod
-    def _several(cls, of):
-        if len(of) < 2:
-            raise ValueError(f"{of} must name at least two degradations")
-        return of
-
-
-DegradationEntry = Annotated[
+PlainEntry = Annotated[
     GaussianBlurEntry
     | RandomInpaintingEntry
     | BoxInpaintingEntry
     | MotionBlurEntry
     | SuperResolutionEntry
-    | NonlinearBlurEntry
-    | MixtureEntry,
+    | NonlinearBlurEntry,
     Field(discriminator="kind"),
 ]
+
+
+class MixtureEntry(Section):
+    """Members are entries of their own, not names: so DVC sees when one changes. YAML's anchors save the copying."""
+
+    kind: Literal["mixture"]
+    members: dict[Name, PlainEntry] = Field(description="each image gets one of them")
+    noise_std: NoiseStd
+
+    @model_validator(mode="after")
+    def _fit(self):
+        if len(self.members) < 2:
+            raise ValueError(f"members: {list(self.members)} must be at least two degradations")
+        for name, member in self.members.items():
+            if member.noise_std != self.noise_std:
+                raise ValueError(
+                    f"members.{name} has noise_std {member.noise_std}, the mixture {self.noise_std}; give both the same"
+                )
+        return self
+
+
+DegradationEntry = Annotated[PlainEntry | MixtureEntry, Field(discriminator="kind")]
 
 
 class StridedEntry(Section):
@@ -364,27 +372,6 @@ class Study(Section):
     pairs: dict[str, Pair] = Field(min_length=1, description="the comparisons, each named degradation-solver")
     tune: Tune
     reconstruction: Reconstruction
-
-    @model_validator(mode="after")
-    def _mixtures(self):
-        for name, entry in self.degradations.items():
-            if entry.kind != "mixture":
-                continue
-            plain = [other for other, member in self.degradations.items() if member.kind != "mixture"]
-            for k, of in enumerate(entry.of):
-                field = f"degradations.{name}.of.{k}"
-                if of not in plain:
-                    raise ValueError(
-                        f"{field}: {of!r} is not among the study's degradations other than mixtures; "
-                        f"choose one of {', '.join(plain)}"
-                    )
-                if of in entry.of[:k]:
-                    raise ValueError(f"{field}: {of!r} is there twice; remove one")
-                if (own := self.degradations[of].noise_std) != entry.noise_std:
-                    raise ValueError(
-                        f"{field}: {of} has noise_std {own}, the mixture {entry.noise_std}; give both the same"
-                    )
-        return self
 
     def _fits_the_prior(self, prior: TrainPrior) -> None:
         factor = prior.pixel_unshuffle * 2 ** (len(prior.autoencoder.channels) - 1)

@@ -294,19 +294,18 @@ def test_each_sample_of_a_mixture_is_degraded_by_one_member_at_its_own_level():
     assert len(set(member.tolist())) > 2
 
 
-def test_the_members_of_a_mixture_are_equally_likely_and_drawn_anew_for_a_new_level():
+def test_the_members_of_a_mixture_are_equally_likely_and_an_image_keeps_its_own():
     members, ids = {f"drop_{k}": RandomInpainting(0.1 * k) for k in range(1, 7)}, np.arange(6000)
 
     def drawn(t, seed=0):
         return Mixture(members, seed).prepare(torch.full((6000,), t), (1, 1, 1), ids)["member"]
 
-    base, others = drawn(0.4), [drawn(0.0), drawn(0.400001), drawn(0.4, seed=1)]
-    assert torch.equal(drawn(0.4), base)
-    for draw in [base, *others]:
+    base, other = drawn(0.4), drawn(0.4, seed=1)
+    assert torch.equal(drawn(0.9), base)
+    for draw in (base, other):
         # a binomial count of mean 1000 has a standard deviation of 29
         assert (np.abs(np.bincount(draw.numpy(), minlength=6) - 1000) < 120).all()
-    for other in others:
-        assert abs(float((base == other).double().mean()) - 1 / 6) < 0.02  # as often as independent draws agree
+    assert abs(float((base == other).double().mean()) - 1 / 6) < 0.02  # as often as independent draws agree
 
 
 def test_a_mixture_computes_each_row_once(monkeypatch):
@@ -414,11 +413,9 @@ def test_build_takes_a_study_entry():
 def test_build_takes_a_mixture_with_its_members():
     box = {"kind": "box_inpainting", "side_max": 0.4, "noise_std": 0.1}
     shake = {"kind": "nonlinear_blur", "length_min": 0.0, "length_max": 5.0, "gain_max": 1.2, "noise_std": 0.1}
-    entry = {"kind": "mixture", "of": ["box", "shake"], "noise_std": 0.1, "members": {"box": box, "shake": shake}}
+    entry = {"kind": "mixture", "noise_std": 0.1, "members": {"box": box, "shake": shake}}
     mixture, noise = build(entry)
     assert noise == 0.1
     assert mixture == Mixture({"box": BoxInpainting(0.4), "shake": NonlinearBlur(0.0, 5.0, 1.2)})
     with pytest.raises(ValueError, match=r"box has noise_std 0\.2, its mixture 0\.1; give both the same"):
         build(entry | {"members": {"box": box | {"noise_std": 0.2}, "shake": shake}})
-    with pytest.raises(ValueError, match="member 'shake' has no entry; add it to members"):
-        build(entry | {"members": {"box": box}})

@@ -102,7 +102,7 @@ def by_name(state, x, code):
         return h + conv(f"{name}.conv2", F.relu(conv(f"{name}.conv1", h, padding=1)), padding=1)
 
     def level(name, h, depth):
-        """In the authors' code activations of the way down work in place, so that the skip carries them, too."""
+        """As the authors' code: the skip is activated, too; the ReLU that follows makes that the same as without."""
         h = h if depth == 0 else F.leaky_relu(h, 0.2)
         inner = conv(f"{name}.down.{min(depth, 1)}", h, stride=2, padding=1)
         inner = torch.cat([inner, code], 1) if depth == 4 else level(f"{name}.submodule", inner, depth + 1)

@@ -181,7 +181,8 @@ def test_a_wrong_parameter_is_one_sentence(tmp_path, dotted, value, sentence):
 
 CAMERA = {"kind": "nonlinear_blur", "length_min": 0.0, "length_max": 6.0, "gain_max": 1.5, "noise_std": 0.1}
 NETWORK = {"kind": "nonlinear_blur", "weights": "GOPRO_wVAE.pth", "noise_std": 0.1}
-MIXED = {"kind": "mixture", "of": ["gaussian_blur", "random_inpainting"], "noise_std": 0.1}
+BOX = {"kind": "box_inpainting", "side_max": 0.5, "noise_std": 0.1}
+MIXED = {"kind": "mixture", "members": {"box": BOX, "shake": CAMERA}, "noise_std": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -202,14 +203,12 @@ def test_every_kind_of_degradation_is_built_from_its_entry(tmp_path, entry):
 
     degradations = load(with_value(tmp_path, "degradations.new", entry)).degradations
     parameters = degradations["new"].model_dump()
-    if entry["kind"] == "mixture":
-        parameters["members"] = {name: degradations[name].model_dump() for name in parameters["of"]}
     degradation, noise_std = build(parameters)
     assert type(degradation) is DEGRADATIONS[entry["kind"]] and noise_std == 0.1
-    fields = {name: value for name, value in entry.items() if name not in ("kind", "of", "noise_std")}
+    fields = {name: value for name, value in entry.items() if name not in ("kind", "members", "noise_std")}
     assert {name: getattr(degradation, name) for name in fields} == fields
     if entry["kind"] == "mixture":
-        assert list(degradation.members) == entry["of"]
+        assert list(degradation.members) == list(entry["members"])
 
 
 @pytest.mark.parametrize(
@@ -228,10 +227,17 @@ def test_every_kind_of_degradation_is_built_from_its_entry(tmp_path, entry):
         (NETWORK | {"sha256": "A" * 64}, f": sha256 ({'A' * 64}) must be 64 hexadecimal digits in small letters."),
         (NETWORK | {"weights": "https://example.org/F"}, ": sha256 is missing; a download is only used with its check"),
         (NETWORK | {"weights": "http://example.org/F"}, ": weights (http://example.org/F) must be a file or an https"),
-        (MIXED | {"of": ["gaussian_blur"]}, ".of: ['gaussian_blur'] must name at least two degradations."),
-        (MIXED | {"of": ["gaussian_blur", "new"]}, ".of.1: 'new' is not among the study's degradations other than"),
-        (MIXED | {"of": ["gaussian_blur"] * 2}, ".of.1: 'gaussian_blur' is there twice; remove one."),
-        (MIXED | {"noise_std": 0.2}, ".of.0: gaussian_blur has noise_std 0.1, the mixture 0.2; give both the same."),
+        (MIXED | {"members": {"box": BOX}}, ": members: ['box'] must be at least two degradations."),
+        (MIXED | {"members": {"a": BOX, "b": MIXED}}, ".members.b.kind: 'mixture' is unknown; choose one of"),
+        (
+            MIXED | {"members": {"box": BOX, "shake": CAMERA | {"length_min": 6.0}}},
+            ".members.shake: length_max (6.0) must be larger than length_min (6.0).",
+        ),
+        (
+            MIXED | {"members": {"box": BOX, "shake": CAMERA | {"lenght_min": 6.0}}},
+            ".members.shake.lenght_min: unknown name; did you mean 'length_min'?",
+        ),
+        (MIXED | {"noise_std": 0.2}, ": members.box has noise_std 0.1, the mixture 0.2; give both the same."),
     ],
 )
 def test_a_wrong_degradation_is_one_sentence(tmp_path, entry, sentence):
@@ -343,5 +349,5 @@ print(sorted(heavy & set(sys.modules)))
     done = subprocess.run([sys.executable, "-c", script], cwd=SMOKE.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, loaded = done.stdout.splitlines()
-    assert first == "Study smoke: 2 degradations, 1 solver, 2 comparisons; the parameters are valid."
+    assert first == "Study smoke: 3 degradations, 2 solvers, 3 comparisons; the parameters are valid."
     assert loaded == "[]"

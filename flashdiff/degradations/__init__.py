@@ -48,23 +48,20 @@ DEGRADATIONS: dict[str, type[Degradation]] = {
 def build(parameters: Mapping) -> tuple[Degradation, float]:
     """A study's degradation entry -> (degradation, noise_std): ``kind`` selects the class, the rest are its fields.
 
-    A field that is None has the class's default. The entry of a mixture also holds ``members``: the entries that its
-    names in ``of`` stand for, {name: entry}. Raises ValueError naming an unknown kind, or members that do not have the
-    mixture's noise_std; TypeError from the dataclass for an unknown field.
+    A field that is None has the class's default; the members of a mixture are entries themselves. Raises ValueError
+    naming an unknown kind, or members that do not have the mixture's noise_std; TypeError from the dataclass for an
+    unknown field.
     """
     fields = {name: value for name, value in parameters.items() if value is not None}
     kind, noise_std = fields.pop("kind"), float(fields.pop("noise_std"))
     if kind not in DEGRADATIONS:
         raise ValueError(f"degradations: kind {kind!r} is unknown; choose one of {', '.join(DEGRADATIONS)}.")
     if kind == "mixture":
-        fields["members"] = _members(fields.pop("of", []), fields.get("members", {}), noise_std)
+        fields["members"] = _members(fields["members"], noise_std)
     return DEGRADATIONS[kind](**fields), noise_std
 
 
-def _members(of: list[str], entries: Mapping[str, Mapping], noise_std: float) -> dict[str, Degradation]:
-    missing = [name for name in of if name not in entries]
-    if missing:
-        raise ValueError(f"degradations: the mixture's member {missing[0]!r} has no entry; add it to members.")
+def _members(entries: Mapping[str, Mapping], noise_std: float) -> dict[str, Degradation]:
     members = {}
     for name, entry in entries.items():
         members[name], own = build(entry)

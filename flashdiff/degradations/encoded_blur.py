@@ -39,8 +39,7 @@ class ResidualBlock(nn.Module):
 class AdapterLevel(nn.Module):
     """One resolution of the adapter, a U-Net: halve, go through the levels within, double, join with the input.
 
-    The innermost level joins its features with the code. The convolution's place in ``down`` and ``up`` is that of the
-    published names. The input is joined *after* its leaky ReLU: in the authors' code that activation works in place.
+    The innermost level joins its features with the code. Places in ``down`` and ``up`` are those of the published names.
     """
 
     def __init__(self, outer: int, inner: int, within: nn.Module | None, outermost: bool = False):
@@ -49,16 +48,14 @@ class AdapterLevel(nn.Module):
         up = nn.ConvTranspose2d(2 * inner, outer, 4, stride=2, padding=1, bias=outermost)
         self.outermost = outermost
         self.down = nn.Sequential(down) if outermost else nn.Sequential(nn.LeakyReLU(0.2), down)
-        if within is not None:
-            self.submodule = within
+        self.submodule = within
         self.up = nn.Sequential(nn.ReLU(), up)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        skip = x if self.outermost else self.down[0](x)
-        h = self.down[-1](skip)
-        h = self.submodule(h, code) if hasattr(self, "submodule") else torch.cat([h, code], dim=1)
+        h = self.down(x)
+        h = torch.cat([h, code], dim=1) if self.submodule is None else self.submodule(h, code)
         h = self.up(h)
-        return h.tanh() if self.outermost else torch.cat([h, skip], dim=1)
+        return h.tanh() if self.outermost else torch.cat([h, x], dim=1)
 
 
 class Adapter(nn.Module):

@@ -20,9 +20,8 @@ def _published() -> dict[str, Degradation]:
 class Mixture(Degradation):
     """Every sample is degraded by one of several members, each of them equally likely, at the member's own level t.
 
-    The member is a uniform draw keyed by (member_seed, image id, t): a measurement always has the same one, while an
-    image that comes back with a new t, as in training, is drawn anew. So one image at several levels shows several
-    members; whatever compares levels of one image takes the members one by one. Linear when all members are.
+    The member is a uniform draw keyed by (member_seed, image id): an image keeps its member at every level, as it keeps
+    its camera path in a motion blur, so that its severities at several levels can be compared. Linear when all members are.
     """
 
     members: Mapping[str, Degradation] = field(default_factory=_published)
@@ -40,10 +39,8 @@ class Mixture(Degradation):
         return all(member.linear for member in self.members.values())
 
     def prepare(self, t, image_shape, ids):
-        # The bits of t as float32 are the same integer in float32 and float64 runs; + 0.0 because -0.0 has other bits.
-        bits = (t.detach().cpu().float() + 0.0).numpy().view("int32")
-        draw = uniform(ids, seed=self.member_seed, step=bits, stream=Stream.MIXTURE, like=torch.empty(0).double())
-        state = {"member": (draw * len(self.members)).long().to(t.device)}
+        draw = uniform(ids, seed=self.member_seed, step=0, stream=Stream.MIXTURE, like=t.double())
+        state = {"member": (draw * len(self.members)).long()}
         # Every member is prepared for every row: the engine cuts and joins rows, so all states need the same tensors.
         for name, member in self.members.items():
             state |= {f"{name}/{key}": value for key, value in member.prepare(t, image_shape, ids).items()}
