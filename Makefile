@@ -68,10 +68,14 @@ explore: $(INSTALLED) ## open the notebook that explores severity on single imag
 study-exists:
 	@test -f '$(FOLDER)/dvc.yaml' || { echo 'STUDY=$(STUDY): there is no $(FOLDER)/dvc.yaml; choose fashion-mnist or a folder of studies/.' >&2; exit 1; }
 
+# deepinv, for the tests of its adapter, comes by itself and without its dependencies: they name torchvision, whose builds fit one
+# build of torch only, and from PyPI alone a torchvision for CUDA meets a torch for the CPU. Such a one fails at its import, and with
+# it diffusers. The tests do without torchvision; the other dependencies are in the extra `dev`.
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo 'flashdiff needs Python 3.11 or newer, and "$(PYTHON)" is not: name one, as in make PYTHON=python3.12.' >&2; exit 1; }
 	@echo 'Installing into .venv: minutes, about 2 GB (log: .venv/install.log)'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --log .venv/install.log $(if $(CONSTRAINTS),--constraint '$(CONSTRAINTS)') --editable '.[lab,dev]'
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --log .venv/install.log $(if $(CONSTRAINTS),--constraint '$(CONSTRAINTS)') --no-deps deepinv
 	@touch $@

@@ -36,6 +36,18 @@ def reconstruct(arguments: argparse.Namespace) -> str:
     )
 
 
+def convert(arguments: argparse.Namespace) -> str:
+    """Write an original latent-diffusion checkpoint as a prior's folder; returns one line."""
+    from flashdiff.convert import convert_compvis
+
+    prior = convert_compvis(arguments.checkpoint, arguments.config, arguments.target, ema=not arguments.raw)
+    size = sum(parameter.numel() for parameter in prior.parameters()) / 1e6
+    return (
+        f"{arguments.target}: {type(prior.autoencoder).__name__} and UNet, {size:.1f} million parameters,"
+        f" {'raw' if arguments.raw else 'averaged'} weights, {prior.n_steps} steps."
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="flashdiff", description="Run from the folder of a study.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -46,9 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     runner.add_argument("degradation", help="name of the degradation in the study file")
     runner.add_argument("solver", help="name of the solver in the study file")
+    runner.set_defaults(run=reconstruct)
+    converter = commands.add_parser(
+        "convert",
+        help="write an original latent-diffusion checkpoint of CompVis as a prior, as in "
+        "`flashdiff convert ffhq256/model.ckpt ffhq256/config.yaml data/prior/ffhq-256`",
+    )
+    converter.add_argument("checkpoint", help="the published .ckpt")
+    converter.add_argument("config", help="the config.yaml published with it")
+    converter.add_argument("target", help="the folder to write, in the layout of diffusers; it must not exist")
+    converter.add_argument("--raw", action="store_true", help="the last training step's weights, not their average")
+    converter.set_defaults(run=convert)
     given = parser.parse_args(arguments)
     try:
-        line = reconstruct(given)
+        line = given.run(given)
     except (StudyError, ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,14 +1,15 @@
 """deepinv (https://deepinv.org): its physics as degradations, and Flash where it expects a reconstructor.
 
-Ranges. deepinv's users keep images u in [0, 1], flashdiff keeps x = 2 u - 1 in [-1, 1]. With ``unit_range`` (the default)
-this adapter translates, and y is the measurement in deepinv's units:
+Ranges. deepinv's users keep images u in [0, 1], flashdiff keeps x = 2 u - 1 in [-1, 1]. With ``unit_range`` (the
+default) this adapter translates, and y is the measurement in deepinv's units:
 
 - linear A: A takes x as it stands, and the measurement becomes 2 y - A(1), which is A x + 2 n. Nothing is approximated,
-  A^T remains the adjoint, and what A does not measure is 0, mid-grey, as in flashdiff's own degradations. (2 y - 1 would
-  make the operator affine, without an adjoint, wherever A does not preserve constants.)
+  A^T remains the adjoint, and what A does not measure is 0, mid-grey, as in flashdiff's own degradations. (2 y - 1
+  would make the operator affine, without an adjoint, wherever A does not preserve constants.)
 - nonlinear A: the operator becomes 2 A((x + 1) / 2) - 1, and the measurement 2 y - 1.
 
-Noise doubles in both cases. ``unit_range=False`` is for a physics whose images lie in [-1, 1] already: x and y stay as they are.
+Noise doubles in both cases. ``unit_range=False`` is for a physics whose images lie in [-1, 1] already: x and y stay as
+they are.
 """
 
 import copy
@@ -37,7 +38,7 @@ Parameters = Callable[[Tensor, tuple[int, int, int], np.ndarray], State]
 
 
 class _Method(nn.Module):
-    """A method of a physics as a module of its own, so that its buffers can be exchanged for the time of one call."""
+    """A method of a physics as a module's forward, so that functional_call can exchange buffers for one call of it."""
 
     def __init__(self, physics: Physics, name: str):
         super().__init__()
@@ -49,16 +50,17 @@ class _Method(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class DeepinvDegradation(Degradation):
-    """A deepinv physics as a degradation: its deterministic part A, without noise and sensor model; those are flashdiff's.
+    """A deepinv physics as a degradation: its deterministic part A, without noise and sensor model; those are
+    flashdiff's.
 
     physics: a copy is taken, so that neither a later ``physics.update`` nor a reconstruction reaches the other side.
-    parameters: None takes the physics as it is at every severity t; a function (t (B,), image_shape (C, H, W), ids (B,))
-    -> {name: tensor (B, ...)} makes the operator depend on t, and A gets these as keyword arguments (``filter``, ``mask``,
-    ...). unit_range: the physics expects images in [0, 1], see the module's text. ids (n,): needed where the physics holds
-    a batch of n parameters (its buffers (n, C, H, W), n > 1): the image that each of these belongs to.
+    parameters: None takes the physics as it is at every severity t; a function (t (B,), image_shape (C, H, W), ids
+    (B,)) -> {name: tensor (B, ...)} makes the operator depend on t, and A gets these as keyword arguments (``filter``,
+    ``mask``, ...). unit_range: the physics expects images in [0, 1], see the module's text. ids (n,): needed where the
+    physics holds a batch of n parameters (its buffers (n, C, H, W), n > 1): the image that each of these belongs to.
 
-    Linear when the physics is a ``LinearPhysics``. Raises TypeError for anything but a physics, ValueError for a batch of
-    parameters that does not fit ``ids``.
+    Linear when the physics is a ``LinearPhysics``. Raises TypeError for anything but a physics, ValueError for a batch
+    of parameters that does not fit ``ids``.
     """
 
     physics: Physics
@@ -112,7 +114,7 @@ class DeepinvDegradation(Degradation):
                     f"ids: {missing[0]} is not among the degradation's own ids; use the images named there."
                 )
             rows = [row_of[int(image)] for image in ids]
-            state |= {f"buffer/{name}": buffer[rows].to(t.device) for name, buffer in self._batch.items()}
+            state |= {f"physics.{name}": buffer[rows].to(t.device) for name, buffer in self._batch.items()}
         if self.parameters is not None:
             for name, value in self.parameters(t, image_shape, ids).items():
                 if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != len(t):
@@ -131,13 +133,10 @@ class DeepinvDegradation(Degradation):
         return self._call("A_adjoint", y, state) if self.linear else super().adjoint(y, state)
 
     def _call(self, method: str, x: Tensor, state: State) -> Tensor:
-        buffers, arguments = (
-            {key.removeprefix(kind): value for key, value in state.items() if key.startswith(kind)}
-            for kind in ("buffer/", "argument/")
-        )
+        buffers = {key: value for key, value in state.items() if key.startswith("physics.")}
+        arguments = {k.removeprefix("argument/"): v for k, v in state.items() if k.startswith("argument/")}
         self.physics.to(x.device)
-        buffers = {f"physics.{name}": value for name, value in buffers.items()}
-        # Outside autocast: the transforms of many operators do not know half precision.
+        # Outside autocast: Fourier transforms do not know bfloat16, and in it convolutions would keep three digits.
         with torch.autocast(x.device.type, enabled=False):
             x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
             out = functional_call(_Method(self.physics, method), buffers, (x,), arguments)
@@ -164,13 +163,13 @@ def measurement_from_deepinv(
     """A measurement y (B, ...) that deepinv made with ``physics``, ready for Flash; the physics as it is now is copied.
 
     noise_std: standard deviation of the noise in y, in y's units; None takes the physics' own (``GaussianNoise``, or
-    ``ZeroNoise`` for none). ids (B,) integers >= 0 key the randomness, by default 0..B-1. image_shape (C, H, W) of the clean
-    image: by default that of A^T y, or of y where A is not linear. unit_range: see the module's text; y becomes the
-    measurement of an image in [-1, 1]. t is 0 throughout: a physics as it is has no levels of severity.
+    ``ZeroNoise`` for none). ids (B,) integers >= 0 key the randomness, by default 0..B-1. image_shape (C, H, W) of the
+    clean image: by default that of A^T y, or of y where A is not linear. unit_range: see the module's text; y becomes
+    the measurement of an image in [-1, 1]. t is 0 throughout: a physics as it is has no levels of severity.
 
-    The physics may hold a batch of B parameters. Raises TypeError for anything but a physics; ValueError for a y that is
-    not the physics', for noise that is not Gaussian or differs within the batch while noise_std is None, and for a physics
-    whose samples depend on each other or on their place in the batch.
+    The physics may hold a batch of B parameters. Raises TypeError for anything but a physics; ValueError for a y that
+    is not the physics', for noise that is not Gaussian or differs within the batch while noise_std is None, and for a
+    physics whose samples depend on each other or on their place in the batch.
     """
     if not isinstance(y, Tensor) or y.ndim < 2 or not len(y):
         raise ValueError(f"y: {_shape(y)}; give one tensor (B, ...) with B >= 1 measurements.")
@@ -216,8 +215,9 @@ def _check(
 ) -> tuple[int, int, int]:
     """The image's shape; ValueError unless y is a measurement of such images, each by itself.
 
-    The engine cuts and reorders a batch. What the physics keeps for a batch outside its buffers, in a closure say, would
-    then meet the wrong images in silence; so two samples are measured in reverse order and compared with the whole batch.
+    The engine cuts and reorders a batch. What the physics keeps for a batch outside its buffers, in a closure say,
+    would then meet the wrong images in silence; so two samples are measured in reverse order and compared with the
+    whole batch.
     """
     name = type(degradation.physics).__name__
     try:
@@ -257,9 +257,9 @@ class DeepinvReconstructor(Reconstructor):
     """Flash or FullLength as a deepinv reconstructor: ``model(y, physics)`` -> images (B, C, H, W).
 
     y in the physics' own units, images in [0, 1] (with ``unit_range=False`` in [-1, 1]), on y's device. noise_std and
-    image_shape as in :func:`measurement_from_deepinv`, which also says what a physics must be. The randomness of an image is
-    keyed by the method's seed and the image's id; ids count from ``next_id`` on, over all calls, so that an evaluation does
-    not depend on its batch size. Reconstructions carry no gradient.
+    image_shape as in :func:`measurement_from_deepinv`, which also says what a physics must be. The randomness of an
+    image is keyed by the method's seed and the image's id; ids count from ``next_id`` on, over all calls, so that an
+    evaluation does not depend on its batch size. Reconstructions carry no gradient.
     """
 
     def __init__(
@@ -285,10 +285,11 @@ class DeepinvReconstructor(Reconstructor):
 
     @torch.no_grad()
     def forward(self, y: Tensor, physics: Physics, ids: np.ndarray | None = None) -> Tensor:
-        """Reconstruct y (B, ...); ids (B,) instead of counted ones, to repeat a reconstruction or to pair it with others.
+        """Reconstruct y (B, ...); ids (B,) instead of counted ones, to repeat a reconstruction or to pair it with
+        others.
 
-        Raises what :func:`measurement_from_deepinv` raises, and ValueError where Flash gets a y that is not shaped like the
-        image: the severity encoder reads images.
+        Raises what :func:`measurement_from_deepinv` raises, and ValueError where Flash gets a y that is not shaped like
+        the image: the severity encoder reads images.
         """
         counted = ids is None and isinstance(y, Tensor) and y.ndim > 0
         if counted:

@@ -287,7 +287,7 @@ class ReSampleTune(Section):
 
 class ReSampleEntry(Section):
     kind: Literal["resample"]
-    every: Count = Field(10, description="hard data consistency at every so-many-th of 500 steps")
+    every: Count = Field(10, description="hard data consistency at every so-many-th step of two indices")
     learning_rate: Positive = Field(0.1, description="Adam's")
     max_iterations: Count = Field(100, description="Adam's, at most")
     walk: WalkEntry | None = None

@@ -67,7 +67,10 @@ def plain_loop(prior, measurement, solver, k):
     return prior.decode(z)[0], costs
 
 
-EVERY = pytest.mark.parametrize("solver", [kind() for kind in SOLVERS.values()], ids=list(SOLVERS))
+# at full step, PSLD on random weights grows rounding of 1e-15 to 3e-10
+EVERY = pytest.mark.parametrize(
+    "solver", [kind(0.3) if name == "psld" else kind() for name, kind in SOLVERS.items()], ids=list(SOLVERS)
+)
 
 
 def defined_on(solver, measurement):

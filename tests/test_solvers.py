@@ -1,4 +1,4 @@
-"""Every solver against closed forms: a linear decoder and a Gaussian prior, where denoiser, gradients and laws are known.
+"""Every solver against closed forms: a linear decoder and a Gaussian prior make denoiser, gradients and laws known.
 
 The references are written in numpy from the papers' formulas; they share with the solvers the noise and nothing else.
 """
@@ -157,7 +157,7 @@ def step(solver, problem, z, i, i_prev, draws):
 
 
 def walk_down(solver, problem, z, start, advance, seed=100):
-    """A whole run from ``start``: ``advance(z, i, i_prev, draws)`` takes one step of all samples, which share indices."""
+    """A whole run from ``start``: ``advance(z, i, i_prev, draws)`` takes one step; all samples share the indices."""
     for i, i_prev in itertools.pairwise([*solver.walk(problem.prior, start), -1]):
         n = len(z)
         z = advance(z, torch.full((n,), int(i)), torch.full((n,), int(i_prev)), Draws(n, seed + int(i)))
@@ -268,7 +268,7 @@ def assert_same_law(z, mean, covariance):
 
 @pytest.mark.parametrize("stochasticity", [0.0, 1.0])
 def test_without_guidance_the_prior_is_sampled(stochasticity):
-    """eta = 0 of the step that all three share: linear, so mean and variances along the prior's axes follow a recursion.
+    """eta = 0 of the step that all three share: linear, so mean and variance along the prior's axes follow a recursion.
 
     It ends at the prior itself but for the finite number of steps, 200.
     """
@@ -496,8 +496,8 @@ def daps_law(solver, problem, start, step_size):
 def test_latent_daps_run_has_the_law_of_its_recursion(pixels):
     """Mean and covariance of 4000 runs; and where the data determine the latent, they are the posterior's.
 
-    DAPS puts N(z0_hat, s^2 I) in the place of p(z0 | z_i), with z0_hat from the flow; even with exact MCMC that is not the
-    posterior where the data say little, so the comparison with it is made for twelve pixels on four unknowns.
+    DAPS puts N(z0_hat, s^2 I) in the place of p(z0 | z_i), with z0_hat from the flow; even with exact MCMC that is not
+    the posterior where the data say little, so the comparison with it is made for twelve pixels on four unknowns.
     """
     n, prior = 4000, Toy(1000)
     walk = NoiseLevels(12, s_max=8.0, s_min=0.1)
@@ -582,6 +582,20 @@ def test_costs_are_the_calls_made(name, tiny_prior, monkeypatch):
     assert rows == {"predict_eps": evaluations, "decode": decodes} and decodes > 0
 
 
+def test_hard_consistency_is_solved_in_full_precision_under_autocast(tiny_prior):
+    """The iterates of Adam must be float32's, to the last digit, from the same start."""
+    prior, (measurement, z) = tiny_prior.float(), measured()
+    operator = measurement.operator()
+    operator = replace(
+        operator, state={k: v.float() if v.is_floating_point() else v for k, v in operator.state.items()}
+    )
+    solver, y, z0 = ReSample(max_iterations=5), measurement.y.float(), z.float()
+    plain = solver._minimise(prior.decode, operator, y, z0)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = solver._minimise(prior.decode, operator, y, z0)
+    assert torch.equal(plain[0], rounded[0]) and torch.equal(plain[1], rounded[1])
+
+
 @EVERY
 def test_input_is_left_as_it_was(name, tiny_prior):
     measurement, z = measured()
@@ -615,10 +629,13 @@ def test_only_psld_is_refused_on_a_nonlinear_degradation(name):
 @pytest.mark.parametrize(
     ("solver", "fields"),
     [
+        (LDPS, {"eta": -0.1}),
+        (LDPS, {"stochasticity": 1.5}),
+        (PSLD, {"eta": float("nan")}),
         (GMLDPS, {"gamma": -0.1}),
         (PSLD, {"gamma": float("nan")}),
         (ReSample, {"g": -1.0}),
-        (ReSample, {"period": 0}),
+        (ReSample, {"every": 0}),
         (ReSample, {"learning_rate": 0.0}),
         (ReSample, {"max_iterations": 0}),
         (ReSample, {"semantic_above": 0.8}),

@@ -10,15 +10,16 @@ from flashdiff.solvers.guided import Guided
 class GMLDPS(Guided):
     """z_{i-1} = z'_{i-1} - eta grad_z (||y - A(D(z0_hat))|| + gamma ||z0_hat - E(D(z0_hat))||), neither norm squared.
 
-    The second term vanishes where decoding and encoding again lead back: many latents decode to nearly the same image, and
-    the data alone do not choose among them. gamma >= 0: its weight (published 0.05); 0 is LDPS. The other fields are those
-    of :class:`Guided` (eta published at 256 x 256: 3 to 10). Source: Rout et al. 2023 (PSLD, where it is the step before
-    the final method); Fabian et al. 2024, appendix on baselines.
+    The second term vanishes where decoding and encoding again lead back: many latents decode to nearly the same image,
+    and the data alone do not choose among them. gamma >= 0: its weight (published 0.05); 0 is LDPS. The other fields
+    are those of :class:`Guided` (eta published at 256 x 256: 3 to 10). Source: Rout et al. 2023 (PSLD, where it is the
+    step before the final method); Fabian et al. 2024, appendix on baselines.
     """
 
     gamma: float = 0.05
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.gamma >= 0:
             raise ValueError(f"solver.gamma: {self.gamma:g}; give a weight >= 0.")
 

@@ -29,6 +29,12 @@ class Guided(ABC):
     walk: Walk = EVERY_INDEX
     needs_adjoint: ClassVar[bool] = False
 
+    def __post_init__(self):
+        if not self.eta >= 0:
+            raise ValueError(f"solver.eta: {self.eta:g}; give a step size >= 0.")
+        if not 0 <= self.stochasticity <= 1:
+            raise ValueError(f"solver.stochasticity: {self.stochasticity:g}; give a number in [0, 1].")
+
     @abstractmethod
     def objective(self, prior: Prior, operator: Operator, y: Tensor, z0: Tensor) -> Tensor:
         """What the gradient lowers, one number per sample (B,), at the clean estimate z0 (B, c, h, w); one decode."""

@@ -23,27 +23,29 @@ PUBLISHED_LEVELS = NoiseLevels()
 class LatentDAPS:
     """One noise level of LatentDAPS: flow down to a clean estimate, sample around it by MCMC, noise again to i_prev.
 
-    In the variance-exploding picture the latent is z_i / sqrt(abar_i) = z0 + s_i eps with s_i^2 = (1 - abar_i) / abar_i.
+    In the variance-exploding picture the latent is z_i / sqrt(abar_i) = z0 + s_i eps, s_i^2 = (1 - abar_i) / abar_i.
 
-    1. z0_hat: ``ode_steps`` Euler steps of the probability-flow ODE from s_i to 0, which are DDIM steps (stochasticity 0)
-       between indices. The k-th, k < ode_steps, ends at the index nearest to the power-7 rule between s_i and the smallest
-       level, at ramp k / ode_steps; the last ends at clean. Where no index lies between (i = 0), a step stays where it is,
-       so that every sample costs ``ode_steps`` evaluations.
+    1. z0_hat: ``ode_steps`` Euler steps of the probability-flow ODE from s_i to 0, which are DDIM steps (stochasticity
+       0) between indices. The k-th, k < ode_steps, ends at the index nearest to the power-7 rule between s_i and the
+       smallest level, at ramp k / ode_steps; the last ends at clean. Where no index lies between (i = 0), a step stays
+       where it is, so that every sample costs ``ode_steps`` evaluations.
     2. ``mcmc_steps`` Langevin steps from z = z0_hat on, with xi fresh in each:
        score = -grad_z ||y - A(D(z))||^2 / (2 tau^2) - (z - z0_hat) / s_i^2
        momentum None:  z <- z + h score + sqrt(2 h) xi
        momentum b:     v <- b v + sqrt(h) score + sqrt(2 (1 - b)) xi,  z <- z + sqrt(h) v,  v standard normal at first
     3. z_{i_prev} = sqrt(abar_{i_prev}) z + sqrt(1 - abar_{i_prev}) xi, which is z itself at i_prev = -1.
 
-    tau > 0: standard deviation of the likelihood, in units of the [-1, 1] range; None takes the measurement's noise_std.
-    step_size: h at the largest level; it falls linearly to ``decay`` h at the smallest, linearly in the ramp r of
-    :class:`flashdiff.walks.NoiseLevels`, or in log s between a full-length run's first index and index 0 for other walks.
-    clip: bound on every entry of grad ||y - A(D(z))||^2, None for no bound. The defaults are the authors' for Gaussian
-    blur; random inpainting: 38 steps, h 8.4e-6, momentum 0.92, decay 0.013; nonlinear blur: 80, 3.7e-6, 0.91, 0.024.
+    tau > 0: standard deviation of the likelihood, in units of the [-1, 1] range; None takes the measurement's
+    noise_std. momentum in [0, 1), 0 being plain Langevin as well. step_size: h at the largest level; it falls to
+    ``decay`` h at the smallest, linearly in the ramp r of :class:`flashdiff.walks.NoiseLevels`, or for other walks in
+    log s between a full-length run's first index and index 0. clip: bound on every entry of grad ||y - A(D(z))||^2,
+    None for no bound. The defaults are the authors' for Gaussian blur; random inpainting: 38 steps, h 8.4e-6, momentum
+    0.92, decay 0.013; nonlinear blur: 80, 3.7e-6, 0.91, 0.024.
 
     Source: Zhang et al. 2025 (DAPS), Alg. 1 and the part on latent diffusion. The authors' code leaves out the half in
-    front of the data term (its tau acts as tau / sqrt(2) does here), clips as ``clip=1``, ends the ODE at its smallest level
-    instead of at clean, and lets h fall with the count of levels, so that the last one has not quite reached ``decay`` h.
+    front of the data term (its tau acts as tau / sqrt(2) does here), clips as ``clip=1``, ends the ODE at its smallest
+    level instead of at clean, and lets h fall with the count of levels, so that the last one has not quite reached
+    ``decay`` h.
     """
 
     tau: float | None = 0.01

@@ -21,6 +21,7 @@ class PSLD(Guided):
     needs_adjoint: ClassVar[bool] = True
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.gamma >= 0:
             raise ValueError(f"solver.gamma: {self.gamma:g}; give a weight >= 0.")
 

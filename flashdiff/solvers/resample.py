@@ -13,8 +13,8 @@ from flashdiff.prior import Prior
 from flashdiff.solvers.base import Step
 from flashdiff.walks import Strided, Walk
 
-EVERY_SECOND_INDEX = Strided(2)
-"""The published walk: 500 steps of 1000."""
+PUBLISHED_WALK = Strided(2)
+"""500 steps of 1000."""
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 """Adam's decay rates and denominator guard: its paper's, and PyTorch's defaults."""
@@ -22,53 +22,54 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 
 @dataclass(frozen=True)
 class ReSample:
-    """A DDIM step (eta = 1) z_i -> z'_{i-1}; in every k-th and in the last step also hard data consistency and resampling.
+    """A DDIM step (eta = 1) z_i -> z'_{i-1}; every k-th step and the last add hard data consistency and resampling.
 
-    Hard consistency: z0* minimises ||y - A(.)||^2 from z0_hat(z_i) on, by Adam, until the mean squared residual is below
-    noise_std^2. By the index, in shares of N: above ``chaotic_above`` nothing is done (the last step included), above
-    ``semantic_above`` the image D(z0_hat) is optimised and encoded again, below it the latent, through D. Then, with
-    i - 1 standing for i_prev,
+    Hard consistency: z0* minimises ||y - A(.)||^2 from z0_hat(z_i) on, by Adam, until the mean squared residual is
+    below noise_std^2. By the index, in shares of N: above ``chaotic_above`` nothing is done (the last step included),
+    above ``semantic_above`` the image D(z0_hat) is optimised and encoded again, below it the latent, through D. Then,
+    with i - 1 standing for i_prev,
 
         s^2 = g (1 - abar_{i-1}) / abar_i (1 - abar_i / abar_{i-1})
-        z_{i-1} ~ N((s^2 sqrt(abar_i) z0* + (1 - abar_i) z'_{i-1}) / (s^2 + 1 - abar_i), s^2 (1 - abar_i) / (s^2 + 1 - abar_i))
+        z_{i-1} ~ N((s^2 sqrt(abar_i) z0* + (1 - abar_i) z'_{i-1}) / (s^2 + 1 - abar_i),
+                    s^2 (1 - abar_i) / (s^2 + 1 - abar_i) I)
 
     which has no noise to add at i_prev = -1, and no weight left for z0*: the last step returns z0* itself.
 
-    g >= 0: strength of the resampling (gamma in its paper; published 200 to 2000). period >= 1, in indices: hard
-    consistency at a step that leaves or passes a multiple of ``period``, 0 included. In the published walk of stride 2, 20
-    indices are every k = 10th step, counted from the clean end, so that walks from other starts, or with other strides,
-    solve at the same places; a walk with longer strides does so at every step. learning_rate > 0 and max_iterations >= 1
-    are Adam's. walk: the indices visited.
+    g >= 0: strength of the resampling (gamma in its paper; published 200 to 2000). every >= 1: k, in steps of the
+    published walk, which are two indices each. A step is due when it leaves or passes a multiple of 2 ``every``
+    indices, 0 included: in a walk of stride 2 each k-th step, counted from the clean end, so that walks from other
+    starts, or with other strides, solve at the same places; a walk with longer strides than that does so at every step.
+    learning_rate > 0 and max_iterations >= 1 are Adam's. walk: the indices visited.
 
-    Source: Song et al. 2024 (ReSample), Alg. 1 and Prop. 1; Fabian et al. 2024, appendix on baselines, whose formula and
-    numbers these are. Song et al. have abar of z' itself, abar_{i_prev}, where abar_i stands in the weights; where steps
-    are short, that is nearly the same. The released code of Fabian et al. adds ||. - start||^2 to what Adam minimises
-    (weight 1 in its published configurations), takes abar_{i-1} one index of the full schedule below although it walks by
-    two, and resamples in the last step, too, which mixes z0* with z'.
+    Source: Song et al. 2024 (ReSample), Alg. 1 and Prop. 1; Fabian et al. 2024, appendix on baselines, whose formula
+    and numbers these are. Song et al. have abar of z' itself, abar_{i_prev}, where abar_i stands in the weights; where
+    steps are short, that is nearly the same. The released code of Fabian et al. adds ||. - start||^2 to what Adam
+    minimises (weight 1 in its published configurations), takes abar_{i-1} one index of the full schedule below although
+    it walks by two, and resamples in the last step, too, which mixes z0* with z'.
     """
 
     g: float = 400.0
-    period: int = 20
+    every: int = 10
     learning_rate: float = 0.1
     max_iterations: int = 100
     chaotic_above: float = 0.75
     semantic_above: float = 0.3
-    walk: Walk = EVERY_SECOND_INDEX
+    walk: Walk = PUBLISHED_WALK
     needs_adjoint: ClassVar[bool] = False
 
     def __post_init__(self):
         if not self.g >= 0:
             raise ValueError(f"solver.g: {self.g:g}; give a resampling strength >= 0.")
-        if self.period < 1:
-            raise ValueError(f"solver.period: {self.period}; give a number of indices >= 1.")
+        if self.every < 1:
+            raise ValueError(f"solver.every: {self.every}; give a number of steps >= 1.")
         if not self.learning_rate > 0:
             raise ValueError(f"solver.learning_rate: {self.learning_rate:g}; give a number > 0.")
         if self.max_iterations < 1:
             raise ValueError(f"solver.max_iterations: {self.max_iterations}; give an integer >= 1.")
         if not 0 <= self.semantic_above <= self.chaotic_above <= 1:
             raise ValueError(
-                f"solver.semantic_above: {self.semantic_above:g}, chaotic_above: {self.chaotic_above:g}; give shares of the "
-                "diffusion with 0 <= semantic_above <= chaotic_above <= 1."
+                f"solver.semantic_above: {self.semantic_above:g}, chaotic_above: {self.chaotic_above:g}; "
+                "give shares of the diffusion with 0 <= semantic_above <= chaotic_above <= 1."
             )
 
     @torch.no_grad()
@@ -88,11 +89,13 @@ class ReSample:
 
     def is_consistent(self, i: Tensor, i_prev: Tensor, n_steps: int) -> Tensor:
         """Whether hard consistency is enforced on the way from i to i_prev (B,): bool (B,)."""
-        due = i // self.period > i_prev // self.period  # rounded down: -1 lies below all multiples
+        period = PUBLISHED_WALK.stride * self.every
+        due = i // period > i_prev // period  # rounded down: -1 lies below all multiples
         return due & (i <= self.chaotic_above * n_steps)
 
     def _in_pixels(self, prior: Prior, operator: Operator, y: Tensor, z0: Tensor) -> tuple[Tensor, Tensor]:
-        x0, _ = self._minimise(lambda x: x, operator, y, prior.decode(z0))
+        x0 = prior.decode(z0).to(z0.dtype)  # under autocast it comes in half precision, too coarse for Adam's steps
+        x0, _ = self._minimise(lambda x: x, operator, y, x0)
         return prior.encode(x0), torch.ones(len(z0), dtype=torch.int64, device=z0.device)
 
     def _in_latent(self, prior: Prior, operator: Operator, y: Tensor, z0: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,11 +108,13 @@ class ReSample:
 
         Returns the minimisers, and the number of times that each sample was decoded: int64 (B,).
         """
+        start = start.to(y.dtype)
         result, decodes = start.clone(), torch.zeros(len(start), dtype=torch.int64, device=start.device)
         at = torch.arange(len(start), device=start.device)  # the samples that go on: only these are decoded
         x, mean, square = start, torch.zeros_like(start), torch.zeros_like(start)
         for k in range(1, self.max_iterations + 1):
-            with torch.enable_grad():
+            # in full precision also under autocast: residuals near the noise are differences of nearly equal numbers
+            with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
                 x = x.detach().requires_grad_()
                 squares = (y - operator.A(decode(x))).flatten(1).square()
                 (gradient,) = torch.autograd.grad(squares.sum(), x)
