@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from flashdiff.prior import Prior
 
-# ---------------------------------------------------------------------------------------------------------- the config
+# ----------------------------------------------------------------------------------------------------------- the config
 
 
 class Architecture(BaseModel):
@@ -222,10 +222,10 @@ def _problem(problem: Mapping[str, Any]) -> str:
 
 
 def _read_config(path: Path) -> DiffusionParameters:
+    if not path.is_file():
+        raise FileNotFoundError(f"config: there is no file '{path}'; give the checkpoint's config.yaml.")
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"config: there is no file '{path}'; give the checkpoint's config.yaml.") from None
     except (YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
@@ -277,9 +277,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         reason = " ".join(str(error).split())
         if named := re.search(r"GLOBAL (\S+)", reason):
             raise ValueError(
-                f"checkpoint: {path} refers to {named[1]}, which is neither a tensor nor plain data, and was not loaded;"
-                " give the published file, or save its state_dict and its settings as tensors, dicts, lists, strings and"
-                " numbers."
+                f"checkpoint: {path} refers to {named[1]}, which is neither a tensor nor plain data, and was not"
+                " loaded; give the published file, or save its state_dict and its settings as tensors, dicts, lists,"
+                " strings and numbers."
             ) from None
         raise ValueError(
             f"checkpoint: {path} is not readable as tensors ({reason[:200]}); give the published .ckpt."
@@ -319,7 +319,7 @@ def _some(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
-# ----------------------------------------------------------------------------------------------------------------- names
+# ---------------------------------------------------------------------------------------------------------------- names
 
 
 class Source(NamedTuple):

@@ -50,8 +50,7 @@ class _Method(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class DeepinvDegradation(Degradation):
-    """A deepinv physics as a degradation: its deterministic part A, without noise and sensor model; those are
-    flashdiff's.
+    """A deepinv physics as a degradation: the deterministic A, without its noise and sensor model.
 
     physics: a copy is taken, so that neither a later ``physics.update`` nor a reconstruction reaches the other side.
     parameters: None takes the physics as it is at every severity t; a function (t (B,), image_shape (C, H, W), ids
@@ -83,8 +82,8 @@ class DeepinvDegradation(Degradation):
         for name, buffer in batch.items():
             if self.ids is None:
                 raise ValueError(
-                    f"ids: None, but {name} of {self._name} holds a batch of {len(buffer)}; give the id of every row's image, or "
-                    "a physics without a batch."
+                    f"ids: None, but {name} of {self._name} holds a batch of {len(buffer)}; give the id of every row's "
+                    "image, or a physics without a batch."
                 )
             if len(buffer) != len(self.ids):
                 raise ValueError(
@@ -198,14 +197,14 @@ def _gaussian_std(physics: Physics) -> float:
         return 0.0
     if not isinstance(noise, GaussianNoise):
         raise ValueError(
-            f"noise_std: None, but the noise of the physics is {type(noise).__name__}, not GaussianNoise; give the standard "
-            "deviation of the noise in y."
+            f"noise_std: None, but the noise of the physics is {type(noise).__name__}, not GaussianNoise; give the "
+            "standard deviation of the noise in y."
         )
     low, high = float(noise.sigma.min()), float(noise.sigma.max())
     if low != high:
         raise ValueError(
-            f"noise_std: None, but the physics' sigma goes from {low:g} to {high:g} within the batch; give one noise_std, or "
-            "the samples of one sigma at a time."
+            f"noise_std: None, but the physics' sigma goes from {low:g} to {high:g} within the batch; give one "
+            "noise_std, or the samples of one sigma at a time."
         )
     return low
 
@@ -229,13 +228,13 @@ def _check(
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ValueError(
-            f"y: {tuple(y.shape)} does not fit {name} ({reason}); give the y that this physics measured, and image_shape "
-            "where A^T y does not have it."
+            f"y: {tuple(y.shape)} does not fit {name} ({reason}); give the y that this physics measured, and "
+            "image_shape where A^T y does not have it."
         ) from error
     if whole.shape != y.shape:
         raise ValueError(
-            f"y: {tuple(y.shape)}, but {name} makes {tuple(whole.shape)} of images {image_shape}; give the y that this physics "
-            "measured, and the image_shape."
+            f"y: {tuple(y.shape)}, but {name} makes {tuple(whole.shape)} of images {image_shape}; give the y that this "
+            "physics measured, and the image_shape."
         )
     if len(y) > 1:
         pair = np.array([len(y) - 1, 0])
@@ -247,8 +246,8 @@ def _check(
             same = False
         if not same:
             raise ValueError(
-                f"physics: {name} measures an image differently in another batch; give a physics that is deterministic, with "
-                "what belongs to single images in buffers (B, C, H, W)."
+                f"physics: {name} measures an image differently in another batch; give a physics that is "
+                "deterministic, with what belongs to single images in buffers (B, C, H, W)."
             )
     return image_shape
 
@@ -285,8 +284,7 @@ class DeepinvReconstructor(Reconstructor):
 
     @torch.no_grad()
     def forward(self, y: Tensor, physics: Physics, ids: np.ndarray | None = None) -> Tensor:
-        """Reconstruct y (B, ...); ids (B,) instead of counted ones, to repeat a reconstruction or to pair it with
-        others.
+        """Reconstruct y (B, ...); ids (B,) instead of counted ones, to repeat or to pair reconstructions.
 
         Raises what :func:`measurement_from_deepinv` raises, and ValueError where Flash gets a y that is not shaped like
         the image: the severity encoder reads images.
@@ -299,8 +297,8 @@ class DeepinvReconstructor(Reconstructor):
         )
         if isinstance(self.method, Flash) and measurement.y.shape[1:] != measurement.image_shape:
             raise ValueError(
-                f"y: {tuple(y.shape[1:])} differs from the image's {measurement.image_shape}, and the severity encoder reads "
-                "measurements of the image's shape; use FullLength."
+                f"y: {tuple(y.shape[1:])} differs from the image's {measurement.image_shape}, and the severity encoder "
+                "reads measurements of the image's shape; use FullLength."
             )
         images = self.method(measurement).images.to(y.device)
         if counted:

@@ -126,6 +126,10 @@ class _Queue:
 
     def _check(self, chunk: Chunk) -> None:
         check(self.solver, chunk.measurement.degradation)
+        if self.chunk is not None:
+            before, now = ((c.measurement.degradation, c.measurement.noise_std) for c in (self.chunk, chunk))
+            if before != now:
+                raise ValueError(f"measurements: {now} follows {before}; stream the same degradation and noise only.")
         n, start = len(chunk.measurement), chunk.start
         if start.shape != (n,) or len(chunk.z_start) != n:
             raise ValueError(

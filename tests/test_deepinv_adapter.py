@@ -1,4 +1,4 @@
-"""deepinv both ways: its physics give what they give there, and Flash inside deepinv is Flash; with the real deepinv."""
+"""deepinv both ways: its physics give what they give there, and Flash inside deepinv is Flash."""
 
 import dataclasses
 import importlib
@@ -91,8 +91,8 @@ def blur(padding, n=1):
     return dinv.physics.Blur(kernels(n), padding=padding)
 
 
-# Physics with one parameter for all images (n = 1) or with one per image; all linear ones that the adjoint is tested
-on. LINEAR = {
+# Linear physics, with one parameter for all images (n = 1) or with one per image.
+LINEAR = {
     **{f"blur, {p}": lambda n, p=p: blur(p, n) for p in ("valid", "circular", "reflect", "replicate", "constant")},
     "blur, FFT": lambda n: dinv.physics.BlurFFT(SHAPE, filter=kernels(n)),
     "inpainting": lambda n: dinv.physics.Inpainting(SHAPE, mask=masks(n)),
@@ -112,9 +112,10 @@ pytestmark = [
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("make", LINEAR.values(), ids=list(LINEAR))
 def test_applies_as_the_physics_and_row_by_row(make, n):
-    """The batch is deepinv's own; rows in another order, alone or twice give the same, and the physics keeps its
-    batch.""" physics, x = make(n), uniform(3, *SHAPE, low=-1) degradation = DeepinvDegradation(physics, ids=IDS) y =
-    physics.A(x)
+    """The batch is deepinv's own; rows reordered, alone or twice give the same, and the physics keeps its batch."""
+    physics, x = make(n), uniform(3, *SHAPE, low=-1)
+    degradation = DeepinvDegradation(physics, ids=IDS)
+    y = physics.A(x)
     assert degradation.linear
     torch.testing.assert_close(degradation.A(x, torch.zeros(3), IDS), y, rtol=0, atol=1e-12)
     for rows in ([2, 0], [1], [0, 1, 1]):
@@ -355,10 +356,11 @@ def test_deepinvs_own_evaluation_with_a_generator(methods):
 
 
 def test_tomography_reconstructs_at_full_length(methods):
-    """A measurement of another shape, and as many angles as images, which are no batch; Flash's encoder is refused
-    it.""" physics = noisy(dinv.physics.Tomography(angles=3, img_width=16, normalize=True))  # knows float32 only y =
-    physics.A(uniform(3, *SHAPE).float()) methods["full"].prior.float() images =
-    DeepinvReconstructor(methods["full"])(y, physics)
+    """A measurement of another shape, and as many angles as images, which are no batch; Flash refuses it."""
+    physics = noisy(dinv.physics.Tomography(angles=3, img_width=16, normalize=True))  # knows float32 only
+    y = physics.A(uniform(3, *SHAPE).float())
+    methods["full"].prior.float()
+    images = DeepinvReconstructor(methods["full"])(y, physics)
     assert images.shape == (3, *SHAPE)
     alone = DeepinvReconstructor(methods["full"])(y[2:], physics, ids=np.array([2]))
     torch.testing.assert_close(alone, images[2:], rtol=0, atol=1e-4)

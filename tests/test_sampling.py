@@ -137,6 +137,13 @@ def test_bad_starts_are_refused(tiny_prior, measurement):
             next(sample(tiny_prior, LDPS(), [chunk(measurement, start=start)], progress=False))
 
 
+def test_measurements_of_another_kind_do_not_join_the_stream(tiny_prior, measurement):
+    other = dataclasses.replace(measurement, noise_std=0.2)
+    chunks = [chunk(measurement, slice(0, 2)), chunk(other, slice(2, 4))]
+    with pytest.raises(ValueError, match="stream the same degradation and noise only"):
+        list(sample(tiny_prior, LDPS(), chunks, batch_size=4, progress=False))
+
+
 def test_bf16_stays_close(tiny_prior, measurement):
     """Autocast rounds to three digits; a short walk stays within a hundredth of the range."""
     prior, solver = tiny_prior.float(), LDPS(0.1)
