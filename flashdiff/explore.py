@@ -89,7 +89,9 @@ class Explorer:
         """Flash as the study runs it: the first solver, the published start, the tuned step size."""
         solvers = [pair.solver for pair in self.study.pairs.values() if pair.degradation == degradation]
         if not solvers:
-            raise ValueError(f"degradation: {degradation!r} is in no pair of the study; add one to reconstruct from it.")
+            raise ValueError(
+                f"degradation: {degradation!r} is in no pair of the study; add one to reconstruct from it."
+            )
         name = solvers[0]
         tuned = read_json(self.folder / f"data/tuned/{degradation}-{name}.json")["chosen"]["flash_published"]
         solver = build_solver(self.study.solvers[name].model_dump(), **tuned["solver"])

@@ -76,7 +76,8 @@ def tiny_study(tmp_path, tiny_prior, tiny_diffusion):
     }
     write_splits(tmp_path / "data/splits", parts, "noise")
     prior = tiny_prior.float()
-    with torch.no_grad():  # a denoiser that answers little: at full size, random weights amplify rounding until it shows
+    # a denoiser that answers little: at full size, random weights amplify rounding until it shows
+    with torch.no_grad():
         prior.unet.conv_out.weight.mul_(0.02)
     prior.save_pretrained(tmp_path / "data/prior", tiny_diffusion)
     with torch.random.fork_rng(devices=[]):
