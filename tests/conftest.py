@@ -86,7 +86,7 @@ def tiny_study(tmp_path, tiny_prior, tiny_diffusion):
     options = {"flash_published": {"correction": 1.2}, "flash_consistent": {"k": 1.0}, "fixed": {"fresh": 1.0}}
     chosen = {m: {"solver": {"eta": 0.05}, "start": options.get(m, {})} for m in (*options, "full_length")}
     (tmp_path / "data/tuned").mkdir(exist_ok=True)
-    for seed, degradation in enumerate(("gaussian_blur", "random_inpainting")):
+    for seed, degradation in enumerate(("gaussian_blur", "random_inpainting", "mixture")):
         SeverityEncoder.from_prior(prior, seed=seed).save_pretrained(tmp_path / "data/severity" / degradation)
         (tmp_path / f"data/tuned/{degradation}-ldps.json").write_text(json.dumps({"chosen": chosen}))
     return tmp_path

@@ -73,7 +73,7 @@ def test_shipped_studies_are_valid(path):
         (
             "pairs.gaussian_blur-ldps.solver",
             "psld",
-            "pairs.gaussian_blur-ldps.solver: 'psld' is not among the solvers of the study; choose one of ldps.",
+            "pairs.gaussian_blur-ldps.solver: 'psld' is not among the solvers of the study; choose one of latent_daps, ldps.",
         ),
         (
             "pairs.blur-ldps",
