@@ -204,7 +204,9 @@ def checked(schema: type[Schema], content: Any, where: str) -> Schema:
         return schema.model_validate(content)
     except ValidationError as error:
         found = "; ".join(_problem(problem) for problem in error.errors())
-        raise ValueError(f"{where}: {found}; give the file published with the weights.") from None
+        raise ValueError(
+            f"{where}: {found}; give the file published with the weights (other kinds of model are not read)."
+        ) from None
 
 
 def _problem(problem: Mapping[str, Any]) -> str:
@@ -255,10 +257,10 @@ STAND_INS = [
         "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
         "numpy.core.multiarray.scalar",
         "numpy.dtype",
-        "_codecs.encode",
     )
 ]
-"""What CompVis' checkpoints refer to beside tensors: the state of Lightning's callbacks. None of it is needed."""
+"""What CompVis' checkpoints refer to beside tensors: the state of Lightning's callbacks, with scalars of numpy. None of
+it is needed, so these names, and no others, get classes that do nothing."""
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -460,8 +462,8 @@ def read_compvis(checkpoint: str | Path, config: str | Path, *, ema: bool = True
     """
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
 
-    parameters = _read_config(Path(config))
     state, _ = read_checkpoint(checkpoint)
+    parameters = _read_config(Path(config))
     first = parameters.first_stage_config
     # without memory of their own: the tensors of the file become the parameters
     with torch.device("meta"):

@@ -43,9 +43,16 @@ class Prior(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
-        """Load a diffusers folder or hub id; raises FileNotFoundError or ValueError naming what is missing."""
+        """Load a diffusers folder, a hub id, or a CompVis .ckpt with its config.yaml beside it.
+
+        Raises FileNotFoundError or ValueError naming what is missing.
+        """
         from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DModel, VQModel
 
+        if Path(path).suffix == ".ckpt":
+            from flashdiff.convert import read_compvis
+
+            return read_compvis(path, Path(path).with_name("config.yaml"))[0]
         try:
             index = DiffusionPipeline.load_config(str(path))
         except OSError as error:
