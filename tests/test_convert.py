@@ -913,11 +913,9 @@ def test_severity_encoder_that_would_run_code_is_refused_unexecuted(kind, encode
 
 
 def test_settings_of_a_foreign_class_are_refused_by_its_name(encoder_content, prior, tmp_path):
-    from omegaconf import OmegaConf
+    create = pytest.importorskip("omegaconf").OmegaConf.create
 
-    encoder_content["hyper_parameters"]["model_config"] = OmegaConf.create(
-        encoder_content["hyper_parameters"]["model_config"]
-    )
+    encoder_content["hyper_parameters"]["model_config"] = create(encoder_content["hyper_parameters"]["model_config"])
     message = refused(encoder_content, prior, tmp_path)
     assert "refers to omegaconf.dictconfig.DictConfig, which is neither a tensor nor plain data" in message
     assert "save its state_dict and its settings as tensors, dicts, lists, strings and numbers" in message
