@@ -17,7 +17,7 @@ from flashdiff.batch import Stream, norms, uniform
 from flashdiff.datasets import open_split, to_float
 from flashdiff.degradations import Measurement, measure
 from flashdiff.degradations import build as build_degradation
-from flashdiff.devices import device, process_state
+from flashdiff.devices import process_state
 from flashdiff.experiments import encode, uniform_levels
 from flashdiff.flash import (
     ConsistentStart,
@@ -69,8 +69,8 @@ class Bench:
     ) -> Self:  # fmt: skip
         """The models and the first images of a split below the study's folder, for entries of the study file."""
         return cls.build(
-            Prior.from_pretrained("data/prior").to(device()),
-            SeverityEncoder.from_pretrained(f"data/severity/{degradation_name}").to(device()),
+            Prior.from_pretrained("data/prior"),
+            SeverityEncoder.from_pretrained(f"data/severity/{degradation_name}"),
             Features.from_pretrained("data/prior/features"),
             to_float(open_split("data/splits", split)[np.arange(n_images)]),
             degradation,
