@@ -128,23 +128,23 @@ def occupancy(prior: Prior) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def wall_clock(prior: Prior) -> pd.DataFrame:
+def wall_clock(prior: Prior, rounds: int) -> pd.DataFrame:
     """How much of the saved evaluations is saved time: a step of a mixed batch against a step of a full-length run.
 
-    The full-length run has 64 images at the same index, the others the starts of the default study, 64 or 256 images in
-    batches of 64: NFE ratio x share = wall-clock ratio. One image's solver steps, the final decode included.
+    The full-length run has 64 images at the same index, the others half the starts of the default study, 64 or 256 images
+    in batches of 64: NFE ratio x share = wall-clock ratio. One image's solver steps, the final decode included.
     """
-    table, full = [], torch.full((64,), 39)
     runs = {
-        "full length, 64 images": (64, full),
-        "Flash, 64 images": (64, starts(64)),
-        "Flash, 256 images": (256, starts(256)),
+        "full length, 64 images": (measurements(64), torch.full((64,), 39)),
+        "Flash, 64 images": (measurements(64), starts(64) // 2),
+        "Flash, 256 images": (measurements(256), starts(256) // 2),
     }
-    for name, (n, start) in runs.items():
-        m = measurements(n)
-        each = seconds(lambda m=m, s=start: run_engine(prior, m, s, 64)) / int((start + 1).sum())
-        table.append({"run": name, "ms per image step": 1e3 * each})
-    frame = pd.DataFrame(table)
+    best = dict.fromkeys(runs, math.inf)
+    for _ in range(rounds):
+        for name, (m, start) in runs.items():
+            each = seconds(lambda m=m, s=start: run_engine(prior, m, s, 64)) / int((start + 1).sum())
+            best[name] = min(best[name], each)
+    frame = pd.DataFrame([{"run": name, "ms per image step": 1e3 * each} for name, each in best.items()])
     return frame.assign(**{"share of the NFE ratio": frame["ms per image step"][0] / frame["ms per image step"]})
 
 
@@ -260,7 +260,7 @@ def main() -> None:
     if given.memory:
         images, batch = given.memory
         run_engine(prior, measurements(images), torch.ones(images, dtype=torch.int64), batch)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_mib())
         return
     text = [f"# Engine benchmarks: {given.name}", "", machine(), ""]
     print("\n".join(text))
@@ -268,7 +268,7 @@ def main() -> None:
         "Throughput of LDPS steps": lambda: throughput(prior, given.rounds),
         "Where the time goes, batch 64": lambda: shares(prior),
         "Arithmetic": lambda: arithmetic(prior, given.rounds),
-        "Evaluations saved, time saved": lambda: wall_clock(prior),
+        "Evaluations saved, time saved": lambda: wall_clock(prior, given.rounds),
         "Growth, batch 64": lambda: growth(prior),
         "Engine calls": lambda: occupancy(prior),
         "Peak memory": peak_memory,
@@ -279,6 +279,15 @@ def main() -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(text))
     print(f"written to {path}")
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux a child's ru_maxrss begins at what its parent held when it started the child
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def machine() -> str:

@@ -28,8 +28,8 @@ def reconstruct(arguments: argparse.Namespace) -> str:
         seed=study.seed,
         batch_size=settings.batch_size,
     )
-    run(bench, chosen, settings.fixed_starts, RUNS.format(pair=pair))
-    names = [name for name, *_ in methods(bench, chosen, settings.fixed_starts)]
+    run(bench, chosen, settings.fixed_starts, RUNS.format(pair=pair), controls=settings.controls)
+    names = [name for name, *_ in methods(bench, chosen, settings.fixed_starts, settings.controls)]
     return (
         f"{pair}: {settings.n_images} images by {len(names)} methods on {process_state().num_processes} processes; "
         f"`make study` continues from there."

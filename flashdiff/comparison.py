@@ -17,7 +17,7 @@ from flashdiff.batch import Stream, norms, uniform
 from flashdiff.datasets import open_split, to_float
 from flashdiff.degradations import Measurement, measure
 from flashdiff.degradations import build as build_degradation
-from flashdiff.devices import process_state
+from flashdiff.devices import device, process_state
 from flashdiff.experiments import encode, uniform_levels
 from flashdiff.flash import (
     ConsistentStart,
@@ -67,11 +67,14 @@ class Bench:
         cls, split: str, n_images: int, degradation: Mapping, degradation_name: str, solver: Mapping, seed: int,
         batch_size: int,
     ) -> Self:  # fmt: skip
-        """The models and the first images of a split below the study's folder, for entries of the study file."""
+        """The models and the first images of a split below the study's folder, for entries of the study file.
+
+        Models compute on this process's device; images, measurements and tables stay on the CPU.
+        """
         return cls.build(
-            Prior.from_pretrained("data/prior"),
-            SeverityEncoder.from_pretrained(f"data/severity/{degradation_name}"),
-            Features.from_pretrained("data/prior/features"),
+            Prior.from_pretrained("data/prior").to(device()),
+            SeverityEncoder.from_pretrained(f"data/severity/{degradation_name}").to(device()),
+            Features.from_pretrained("data/prior/features").to(device()),
             to_float(open_split("data/splits", split)[np.arange(n_images)]),
             degradation,
             solver,
@@ -84,25 +87,27 @@ class Bench:
         cls, prior: Prior, encoder: SeverityEncoder, features: Features, x: Tensor, degradation: Mapping, solver: Mapping,
         *, seed: int, batch_size: int,
     ) -> Self:  # fmt: skip
-        """Measure x at levels t ~ U[0, 1] (keyed by image id) for a study's degradation and solver entries.
+        """Measure x for a study's degradation and solver entries, at levels t ~ U[0, 1], or in the entry's ``levels``.
 
         Raises ValueError at once when the solver is not defined on the degradation.
         """
         operator, noise_std = build_degradation(degradation)
         check(build_solver(solver), operator)
         ids = np.arange(len(x))
-        measurement = measure(x, operator, uniform_levels(ids, seed, x), noise_std, seed=seed, ids=ids)
+        lowest, highest = degradation.get("levels") or (0.0, 1.0)
+        t = lowest + (highest - lowest) * uniform_levels(ids, seed, x)
+        measurement = measure(x, operator, t, noise_std, seed=seed, ids=ids)
         return cls(prior, encoder, features, x, measurement, solver, seed, batch_size)
 
     @cached_property
     def severity(self) -> Severity:
-        """What the encoder says about every image."""
-        return self.encoder.infer(self.measurement.y)
+        """What the encoder says about every image, on the CPU."""
+        return self.encoder.infer(self.measurement.y).to("cpu")
 
     @cached_property
     def start(self) -> Tensor:
         """The matched index of every image (n,)."""
-        return match_snr(self.prior, self.severity.variance)
+        return match_snr(self.prior, self.severity.variance).cpu()
 
     @property
     def mean_start(self) -> int:
@@ -157,6 +162,9 @@ def tune(
     trials, chosen = [], {}
     for method, options in starts.items():
         found = []
+        if len(options) == len(settings) == 1:  # published hyperparameters, say: nothing to choose, and nothing to run
+            chosen[method] = {"solver": settings[0], "start": options[0][0]}
+            continue
         for (option, start), fields in itertools.product(options, settings):
             run = bench.full_length(fields) if start is None else bench.flash(start, fields)
             result = run(bench.measurement, None if start is None else bench.severity, title=method.replace("_", " "))
@@ -169,12 +177,14 @@ def tune(
     return chosen, pd.DataFrame(trials)
 
 
-def methods(bench: Bench, chosen: Chosen, fixed_starts: Sequence[int]) -> Iterator[tuple[str, Flash | FullLength, Severity | None]]:  # fmt: skip
+def methods(
+    bench: Bench, chosen: Chosen, fixed_starts: Sequence[int], controls: bool = True
+) -> Iterator[tuple[str, Flash | FullLength, Severity | None]]:
     """Every method of the comparison by name, with the severity it is told (None: its encoder's own).
 
     no_diffusion (D(z_hat)), the adaptive methods that were tuned, fixed_mean (start at the mean of the adaptive ones:
-    equal mean NFE), fixed_<start>, full_length, and for each start rule two negative controls: shuffled_<rule> (sigma_hat
-    permuted over the images) and random_<rule> (index uniform on 0..2 x mean).
+    equal mean NFE), fixed_<start>, full_length, and with ``controls`` for each start rule two negative controls:
+    shuffled_<rule> (sigma_hat permuted over the images) and random_<rule> (index uniform on 0..2 x mean).
     """
     rules = {
         "flash_published": PublishedStart,
@@ -191,7 +201,7 @@ def methods(bench: Bench, chosen: Chosen, fixed_starts: Sequence[int]) -> Iterat
     for method, run in adaptive.items():
         yield method, run, None
     yield "fixed_mean", bench.flash(fixed, chosen["fixed"]["solver"]), severity
-    for rule, method in STARTS.items():
+    for rule, method in STARTS.items() if controls else ():
         yield f"shuffled_{rule}", adaptive[method], shuffled
         yield f"random_{rule}", adaptive[method], random
     for index in fixed_starts:
@@ -199,7 +209,9 @@ def methods(bench: Bench, chosen: Chosen, fixed_starts: Sequence[int]) -> Iterat
     yield "full_length", bench.full_length(chosen["full_length"]["solver"]), None
 
 
-def reconstruct(bench: Bench, chosen: Chosen, fixed_starts: Sequence[int], folder: str | Path) -> dict[str, Result]:
+def reconstruct(
+    bench: Bench, chosen: Chosen, fixed_starts: Sequence[int], folder: str | Path, *, controls: bool = True
+) -> dict[str, Result]:
     """Run every method on the bench's measurements, this process's share of them where there are several.
 
     What is finished lies below ``folder``, in a subfolder whose name holds a hash of all that the result depends on: an
@@ -211,7 +223,7 @@ def reconstruct(bench: Bench, chosen: Chosen, fixed_starts: Sequence[int], folde
     folder = keyed(folder, *models, *data, {"solver": dict(bench.solver), "chosen": chosen})
     mine = np.arange(len(bench.truth))[state.process_index :: state.num_processes]
     results = {}
-    for method, run, severity in methods(bench, chosen, fixed_starts):
+    for method, run, severity in methods(bench, chosen, fixed_starts, controls):
         store = Store(folder / method, len(bench.truth), bench.measurement.image_shape, rank=state.process_index)
         rows, report = store.missing(mine), EngineReport()
         told = None if severity is None else Severity(*(column[rows] for column in severity))

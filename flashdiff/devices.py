@@ -22,6 +22,17 @@ def device() -> torch.device:
     return process_state().device
 
 
+def device_name() -> str:
+    """That device in words: a GPU's name, or how many threads compute on the CPU."""
+    here = device()
+    if here.type == "cuda":
+        return torch.cuda.get_device_name(here)
+    if here.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"{threads} CPU thread{'s' if threads > 1 else ''}"
+    return f"the {here.type} device"
+
+
 def resolve_precision(name: str) -> str:
     """ "auto" becomes bf16 on a GPU that computes in it, else "no"; other names pass through."""
     if name not in ("auto", "no", "bf16"):

@@ -15,14 +15,14 @@ from flashdiff.severity import SeverityEncoder, severity_at_levels
 
 @torch.no_grad()
 def encode(prior: Prior, x: Tensor, batch_size: int = 250) -> Tensor:
-    """Clean latents z0 (n, c, h, w) of images x, in slices."""
-    return torch.cat([prior.encode(part) for part in x.split(batch_size)])
+    """Clean latents z0 (n, c, h, w) of images x, in slices; computed on the prior's device, returned on the CPU."""
+    return torch.cat([prior.encode(part.to(prior.abar.device)).cpu() for part in x.split(batch_size)])
 
 
 @torch.no_grad()
 def decode(prior: Prior, z: Tensor, batch_size: int = 250) -> Tensor:
-    """Images (n, C, H, W) of latents z, clipped to [-1, 1], in slices."""
-    return torch.cat([prior.decode(part).clamp(-1, 1) for part in z.split(batch_size)])
+    """Images (n, C, H, W) of latents z, clipped to [-1, 1], in slices; computed on the prior's device, returned on the CPU."""
+    return torch.cat([prior.decode(part.to(prior.abar.device)).clamp(-1, 1).cpu() for part in z.split(batch_size)])
 
 
 def uniform_levels(ids: np.ndarray, seed: int, like: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def ordering_rows(
         {
             "image": np.repeat(np.arange(len(x)), n_levels),
             "t": np.tile(levels.double().numpy(), len(x)),
-            "sigma_hat": sigma.double().flatten().numpy(),
+            "sigma_hat": sigma.double().flatten().cpu().numpy(),
         }
     )
 
@@ -63,7 +63,7 @@ def severity_rows(
     ids = np.arange(len(x))
     t = uniform_levels(ids, seed, x)
     measurement = measure(x, degradation, t, noise_std, seed=seed, ids=ids)
-    severity = encoder.infer(measurement.y)
+    severity = encoder.infer(measurement.y).to("cpu")
     error = severity.z_hat - encode(prior, x)
     images = decode(prior, severity.z_hat)
     centred = error - error.flatten(1).mean(1)[:, None, None, None]
@@ -79,7 +79,7 @@ def severity_rows(
         "psnr": psnr(images, x),
         "ssim": ssim(images, x),
         "perceptual": feature_distance(features, images, x),
-        "start": match_snr(prior, severity.variance),
+        "start": match_snr(prior, severity.variance).cpu(),
         "kurtosis": centred.pow(4).flatten(1).mean(1) / variance**2 - 3,
         "neighbour_correlation": (vertical + horizontal) / (2 * variance),
     }

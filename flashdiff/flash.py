@@ -223,6 +223,7 @@ class Flash(_Method):
     def _chunk(self, measurement: Measurement, severity: Severity | None) -> Chunk:
         check(self.solver, measurement.degradation)  # before the encoder works for nothing
         severity = self.encoder.infer(measurement.y, self.batch_size) if severity is None else severity
+        severity = severity.to(self.prior.abar.device)
         noise = start_noise(severity.z_hat, measurement.ids, self.seed)
         points = [
             self.start(self.prior, Severity(z_hat, variance), part)

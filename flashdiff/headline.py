@@ -124,11 +124,9 @@ def collect(
                     records.append(record(claim, *key, against["full_length"][claim], start=start))
                 records.append(record("wall_clock_ratio", *key, speed["wall_clock_ratio"][method], start=start))
                 for claim, baseline in CONTROLS.items():
-                    for gain in ("psnr_gain_db", "perceptual_gain"):
-                        unit = RULES[gain].unit
-                        records.append(
-                            record(claim, *key, against[baseline.format(start=start)][gain], start=start, unit=unit)
-                        )
+                    control = against.get(baseline.format(start=start))
+                    for gain in ("psnr_gain_db", "perceptual_gain") if control else ():
+                        records.append(record(claim, *key, control[gain], start=start, unit=RULES[gain].unit))
     return records
 
 

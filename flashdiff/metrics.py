@@ -1,11 +1,14 @@
 """Image quality per image, distances in a small classifier's features, intervals, and the numbers a stage reports.
 
-LPIPS and FID need networks trained on photographs; at 32 x 32 the *perceptual distance* and the *Frechet distance* here
-are measured in the features of a small classifier of the study's own training images, and are named so.
+LPIPS and FID need networks trained on photographs (:mod:`flashdiff.published_distances`); at 32 x 32 the *perceptual
+distance* and the *Frechet distance* here are measured in the features of a small classifier of the study's own training
+images, and are named so.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -43,6 +46,16 @@ def ssim(x: Tensor, reference: Tensor) -> np.ndarray:
     return np.array([structural_similarity(a, b, **options) for a, b in pairs])
 
 
+class Distances(Protocol):
+    """How far images (n, C, H, W) in [-1, 1] are from the true ones, each from its own and all of them as a distribution."""
+
+    def perceptual(self, x: Tensor, reference: Tensor) -> np.ndarray:
+        """The distance of every image to its reference (n,); NaN throughout where it is not measured."""
+
+    def frechet(self, images: Mapping[str, Tensor], truth: Tensor) -> dict[str, float]:
+        """The Frechet distance of every method's images to the true ones, by method; NaN where it is not measured."""
+
+
 class Features(ModelMixin, ConfigMixin):
     """A small classifier whose feature maps measure distances between images.
 
@@ -75,6 +88,15 @@ class Features(ModelMixin, ConfigMixin):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.penultimate(x))
+
+    def perceptual(self, x: Tensor, reference: Tensor) -> np.ndarray:
+        """:func:`feature_distance` (n,): not LPIPS."""
+        return feature_distance(self, x, reference)
+
+    def frechet(self, images: Mapping[str, Tensor], truth: Tensor) -> dict[str, float]:
+        """:func:`frechet` in the penultimate features, of every method's images to the true ones: not FID."""
+        real = penultimate(self, truth)
+        return {method: frechet(penultimate(self, found), real) for method, found in images.items()}
 
 
 def train_features(
@@ -145,25 +167,26 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def frechet_distances(
-    features: Features, truth: Tensor, images: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, float]]:
-    """{method: {"value", "n"}}: Frechet distance of every method's images to the true ones."""
-    real = penultimate(features, truth)
-    distance = {
-        method: frechet(penultimate(features, torch.from_numpy(found)), real) for method, found in images.items()
-    }
-    return {method: {"value": _round(value), "n": len(real)} for method, value in distance.items()}
+    distances: Distances, truth: Tensor, images: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, float | int | None]]:
+    """{method: {"value", "n"}}: Frechet distance of every method's images to the true ones; None: not measured."""
+    found = distances.frechet({method: torch.from_numpy(part) for method, part in images.items()}, truth)
+    return {method: {"value": _round(value), "n": len(truth)} for method, value in found.items()}
 
 
 def bootstrap(
     columns: np.ndarray | tuple[np.ndarray, ...], statistic: Callable[..., float], n_resamples: int, seed: int = 0
-) -> dict[str, float | int]:
+) -> dict[str, float | int | None]:
     """{"value", "low", "high", "n"}: a statistic of per-image columns (n,) with its 95% percentile bootstrap interval.
 
-    Images are resampled, all columns of an image together. statistic(*columns) -> number.
+    Images are resampled, all columns of an image together. statistic(*columns) -> number. Value and bounds are None
+    where one of them is no finite number: of a column that was not measured (NaN), or of too few images.
     """
     columns = columns if isinstance(columns, tuple) else (columns,)
+    unknown = {"value": None, "low": None, "high": None, "n": len(columns[0])}
     value = float(statistic(*columns))
+    if not math.isfinite(value):
+        return unknown
     result = scipy.stats.bootstrap(
         columns,
         lambda *resampled: statistic(*resampled),
@@ -174,6 +197,8 @@ def bootstrap(
         rng=np.random.default_rng(seed),
     )
     low, high = (float(bound) for bound in result.confidence_interval)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return unknown
     return {"value": _round(value), "low": _round(low), "high": _round(high), "n": len(columns[0])}
 
 
@@ -214,9 +239,12 @@ def severity_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> dic
 
 
 def by_method(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """One column of the reconstruction rows as a table image x method; refuses images that a method lacks."""
+    """One column of the reconstruction rows as a table image x method; refuses images that a method lacks.
+
+    A column that is NaN throughout was not measured, and stays.
+    """
     table = rows.pivot(index="image", columns="method", values=column)
-    if table.isna().any().any():
+    if table.isna().any().any() and not rows[column].isna().all():
         lacking = ", ".join(table.columns[table.isna().any()])
         raise ValueError(
             f"{column}: {lacking} lacks images that other methods have, or holds NaN; rerun stage reconstruct."
@@ -251,7 +279,11 @@ def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0) 
             name: bootstrap(part[name].to_numpy(dtype=float), np.mean, n_resamples, seed) for name in names
         }
     gains = {
-        method: {baseline: paired_gains(rows, method, baseline, n_resamples, seed) for baseline in baselines(method)}
+        method: {
+            baseline: paired_gains(rows, method, baseline, n_resamples, seed)
+            for baseline in baselines(method)
+            if baseline in methods
+        }
         for method in ADAPTIVE
         if method in methods
     }
@@ -280,6 +312,9 @@ def speed_metrics(timings: Mapping[str, Mapping[str, float]]) -> dict:
     }
 
 
-def _round(value: float) -> float:
-    """Six significant digits: what a bootstrap of some dozens of images can tell, and stable between runs."""
-    return float(f"{value:.6g}")
+def _round(value: float) -> float | None:
+    """Six significant digits: what a bootstrap of some dozens of images can tell, and stable between runs.
+
+    None for what is no finite number, which JSON has no word for.
+    """
+    return float(f"{value:.6g}") if math.isfinite(value) else None

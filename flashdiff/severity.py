@@ -28,6 +28,10 @@ class Severity(NamedTuple):
         """Predicted severity (B,): standard deviation of z_hat's error, in units of the scaled latent."""
         return self.variance.sqrt()
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return type(self)(self.z_hat.to(device), self.variance.to(device))
+
 
 class SeverityEncoder(ModelMixin, ConfigMixin):
     """E_theta(y) -> (z_hat, sigma_hat): the prior's encoder with a second 1x1 convolution that tells its own error.

@@ -25,6 +25,15 @@ HELD_OUT = 500
 """Validation images behind the learning curve; ordering accuracy takes the first 100 of them at 10 levels."""
 
 
+def recipe(seed: int, severity: Mapping, degradation: Mapping) -> dict:
+    """What an encoder was trained by: the study's seed, and what its sections say, without what they leave open (null).
+
+    So a field that the schema gains later does not make trained encoders and tuned step sizes look out of date.
+    """
+    said = {"severity": severity, "degradation": degradation}
+    return {"seed": seed} | {name: {k: v for k, v in part.items() if v is not None} for name, part in said.items()}
+
+
 def train_severity_encoder(
     prior: Prior,
     degradation: Degradation,
@@ -42,7 +51,6 @@ def train_severity_encoder(
     exists. The curve holds the loss terms and, on held-out images, ordering_accuracy, spearman_error (sigma_hat against
     the true latent error) and calibration_ratio (mean sigma_hat / mean true error).
     """
-    recipe = Recipe.of(parameters, seed=seed)
     weights = {name: parameters[name] for name in ("lambda_sigma", "lambda_image")}
     prior = prior.to(device(), memory_format=torch.channels_last)
     encoder = SeverityEncoder.from_prior(prior, seed=seed).to(memory_format=torch.channels_last)
@@ -69,7 +77,7 @@ def train_severity_encoder(
         encoder,
         training_loss(prior, degradation, noise_std, images, seed=seed, **weights),
         len(images),
-        recipe,
+        Recipe.of(parameters, seed=seed),
         keyed(checkpoint, dict(parameters), seed, repr(degradation), noise_std, prior.autoencoder, images),
         evaluate=evaluate,
         evaluate_every=250,

@@ -113,15 +113,29 @@ class UsePrior(Section):
 
 
 PriorSection = Annotated[TrainPrior | UsePrior, Field(discriminator="kind")]
-NoiseStd = Annotated[float, Field(ge=0, le=2, description="standard deviation of the noise, [-1, 1] units")]
 
 
-class GaussianBlurEntry(Section):
+class DegradationSection(Section):
+    """What all degradations have."""
+
+    noise_std: float = Field(ge=0, le=2, description="standard deviation of the noise, [-1, 1] units")
+    levels: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        None, description="lowest and highest level t of the images that are reconstructed; null: 0 and 1"
+    )
+
+    @field_validator("levels")
+    @classmethod
+    def _two(cls, levels):
+        if levels is not None and (len(levels) != 2 or levels[0] > levels[1]):
+            raise ValueError(f"{levels} must be the lowest level and the highest")
+        return levels
+
+
+class GaussianBlurEntry(DegradationSection):
     kind: Literal["gaussian_blur"]
     std_min: float = Field(ge=0, description="pixels at t = 0")
     std_max: Positive = Field(description="pixels at t = 1")
     radius: Count = Field(description="half width of the kernel in pixels")
-    noise_std: NoiseStd
 
     @model_validator(mode="after")
     def _range(self):
@@ -130,23 +144,20 @@ class GaussianBlurEntry(Section):
         return self
 
 
-class RandomInpaintingEntry(Section):
+class RandomInpaintingEntry(DegradationSection):
     kind: Literal["random_inpainting"]
     drop_max: float = Field(gt=0, le=1, description="share of pixels dropped at t = 1")
-    noise_std: NoiseStd
 
 
-class BoxInpaintingEntry(Section):
+class BoxInpaintingEntry(DegradationSection):
     kind: Literal["box_inpainting"]
     side_max: float = Field(gt=0, le=1, description="height and width of the box at t = 1, as a share of the image's")
-    noise_std: NoiseStd
 
 
-class MotionBlurEntry(Section):
+class MotionBlurEntry(DegradationSection):
     kind: Literal["motion_blur"]
     length_min: float = Field(ge=0, description="pixels at t = 0")
     length_max: Positive = Field(description="pixels at t = 1")
-    noise_std: NoiseStd
 
     @model_validator(mode="after")
     def _range(self):
@@ -155,13 +166,12 @@ class MotionBlurEntry(Section):
         return self
 
 
-class SuperResolutionEntry(Section):
+class SuperResolutionEntry(DegradationSection):
     kind: Literal["super_resolution"]
     factor_max: float = Field(gt=1, description="width of a cell in pixels at t = 1; any number, 1 at t = 0")
-    noise_std: NoiseStd
 
 
-class NonlinearBlurEntry(Section):
+class NonlinearBlurEntry(DegradationSection):
     """Camera shake with saturation (lengths and gain), or the published network (weights); never both."""
 
     kind: Literal["nonlinear_blur"]
@@ -170,7 +180,6 @@ class NonlinearBlurEntry(Section):
     gain_max: float | None = Field(None, ge=1, description="exposure at t = 1 relative to t = 0; above 1 it saturates")
     weights: str | None = Field(None, description="file or https URL of the published network")
     sha256: str | None = Field(None, description="of the weights, hexadecimal; needed with a URL")
-    noise_std: NoiseStd
 
     @model_validator(mode="after")
     def _one_of_two(self):
@@ -205,18 +214,19 @@ PlainEntry = Annotated[
 ]
 
 
-class MixtureEntry(Section):
+class MixtureEntry(DegradationSection):
     """Members are entries of their own, not names: so DVC sees when one changes. YAML's anchors save the copying."""
 
     kind: Literal["mixture"]
     members: dict[Name, PlainEntry] = Field(description="each image gets one of them")
-    noise_std: NoiseStd
 
     @model_validator(mode="after")
     def _fit(self):
         if len(self.members) < 2:
             raise ValueError(f"members: {list(self.members)} must be at least two degradations")
         for name, member in self.members.items():
+            if member.levels is not None:
+                raise ValueError(f"members.{name}.levels: {member.levels} plays no part in a mixture; remove it")
             if member.noise_std != self.noise_std:
                 raise ValueError(
                     f"members.{name} has noise_std {member.noise_std}, the mixture {self.noise_std}; give both the same"
@@ -252,14 +262,23 @@ class NoiseLevelsEntry(Section):
 
 WalkEntry = Annotated[StridedEntry | EvenlySpacedEntry | NoiseLevelsEntry, Field(discriminator="kind")]
 NotNegative = Annotated[float, Field(ge=0)]
+Corrections = Annotated[
+    list[Annotated[float, Field(ge=1)]], Field(min_length=1, description="c of the published start")
+]
 StepSizes = Annotated[list[NotNegative], Field(min_length=1, description="candidates")]
+
+
+class SolverSection(Section):
+    """What all solvers have."""
+
+    corrections: Corrections | None = Field(None, description="instead of tune.corrections, for this solver")
 
 
 class GuidedTune(Section):
     eta: StepSizes = Field(description="candidates for the step size")
 
 
-class GuidedEntry(Section):
+class GuidedEntry(SolverSection):
     """What solvers that follow a gradient share; the walk is the solver's own where it is null or left out."""
 
     stochasticity: float = Field(1.0, ge=0, le=1, description="1 ancestral (DDPM) steps, 0 deterministic DDIM")
@@ -285,7 +304,7 @@ class ReSampleTune(Section):
     g: StepSizes = Field(description="candidates for the strength of the resampling")
 
 
-class ReSampleEntry(Section):
+class ReSampleEntry(SolverSection):
     kind: Literal["resample"]
     every: Count = Field(10, description="hard data consistency at every so-many-th step of two indices")
     learning_rate: Positive = Field(0.1, description="Adam's")
@@ -298,7 +317,7 @@ class LatentDAPSTune(Section):
     step_size: Annotated[list[Positive], Field(min_length=1, description="candidates for the step h of the MCMC")]
 
 
-class LatentDAPSEntry(Section):
+class LatentDAPSEntry(SolverSection):
     kind: Literal["latent_daps"]
     tau: Positive | None = Field(0.01, description="standard deviation of the likelihood; null: that of the noise")
     mcmc_steps: Count = Field(35, description="MCMC steps per level, each decodes once")
@@ -344,7 +363,7 @@ class Correlation(Section):
 class Tune(Section):
     n_images: Count
     batch_size: Count
-    corrections: list[Annotated[float, Field(ge=1)]] = Field(min_length=1, description="c of the published start")
+    corrections: Corrections
     consistent: list[Annotated[float, Field(ge=1)]] = Field(min_length=1, description="k of the consistent start")
     inversion: list[Count] = Field(description="strides of DDIM inversion; none: that start is left out")
 
@@ -353,6 +372,7 @@ class Reconstruction(Section):
     n_images: int = Field(ge=4)
     batch_size: Count
     fixed_starts: list[Annotated[int, Field(ge=0)]]
+    controls: bool = Field(True, description="negative controls, too: others' severities, and random starts")
     bootstrap: int = Field(ge=100)
 
 

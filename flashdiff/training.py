@@ -7,13 +7,14 @@ and resumed, or resumed on another number of processes, sees exactly what the un
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 import pandas as pd
@@ -21,9 +22,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from flashdiff.devices import on_cpus, resolve_precision
+from flashdiff.devices import device_name, on_cpus, resolve_precision
+from flashdiff.fetch import say
+from flashdiff.live_curve import live_curve
+from flashdiff.training_estimate import WORTH_SECONDS, WORTH_STEPS, measure_cost
 
 Loss = Callable[[nn.Module, np.ndarray, int], tuple[Tensor, dict[str, Tensor]]]
+Evaluate = Callable[[nn.Module], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,9 @@ class Recipe:
     steps: optimiser steps; batch_size: images per step over all processes; learning_rate: peak, after ``warmup`` steps,
     then along a cosine to 0; ema: decay of the exponential moving average that is kept as the result (0 keeps the raw
     weights); mixed_precision: "no", "bf16" or "auto" (bf16 on GPUs that have it, else "no");
-    checkpoint_every: steps between checkpoints; seed: of the order of images and of all noise.
+    checkpoint_every: steps between checkpoints; seed: of the order of images and of all noise; accumulation: parts in
+    which a process works off its images of a step, one after the other, to save memory: their gradients add up to those
+    of the whole.
     """
 
     steps: int
@@ -46,12 +53,18 @@ class Recipe:
     mixed_precision: str = "auto"
     checkpoint_every: int = 250
     seed: int = 0
+    accumulation: int = 1
 
     @classmethod
     def of(cls, parameters: Mapping, **fields) -> Self:
         """The recipe in a section of a study: its parameters that are fields of a recipe, and ``fields``."""
         names = cls.__dataclass_fields__
         return cls(**{name: value for name, value in parameters.items() if name in names}, **fields)
+
+
+def decisive(parameters: Mapping) -> dict:
+    """The parameters without those that a machine may choose for itself: the result depends on them by rounding alone."""
+    return {name: value for name, value in parameters.items() if name not in ("accumulation", "checkpoint_every")}
 
 
 def batch_ids(n: int, recipe: Recipe, step: int) -> np.ndarray:
@@ -89,6 +102,140 @@ def discard_checkpoints(folder: str | os.PathLike) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+class Run:
+    """A training under way, as one of its processes sees it: the state that a checkpoint holds, and what a step does.
+
+    Raises ValueError when the processes cannot share the batch, or the accumulation leaves a part without images.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, n_images: int, recipe: Recipe, parameters: Sequence[nn.Parameter] | None
+    ):
+        from accelerate import Accelerator
+        from diffusers.optimization import get_cosine_schedule_with_warmup
+        from diffusers.training_utils import EMAModel
+
+        # The recipe alone says in which precision to train: the launcher's configuration must not add another one.
+        self.accelerator = Accelerator(cpu=on_cpus(), mixed_precision="no")
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        if recipe.batch_size % world:
+            raise ValueError(
+                f"batch_size: {recipe.batch_size} is not divisible by {world} processes; choose a multiple."
+            )
+        share = recipe.batch_size // world
+        if not 1 <= recipe.accumulation <= share:
+            raise ValueError(
+                f"accumulation: {recipe.accumulation} parts of the {share} images that a process has per step; "
+                f"choose 1 to {share}."
+            )
+        self.model, self.loss, self.n_images, self.recipe = model, loss, n_images, recipe
+        self.share, self.mine = share, slice(rank * share, (rank + 1) * share)
+        self.bf16 = resolve_precision(recipe.mixed_precision) == "bf16"
+        self.trained = list(parameters if parameters is not None else model.parameters())
+        optimizer = torch.optim.AdamW(
+            self.trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+        self.schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup, recipe.steps)
+        self.ema = EMAModel(self.trained, decay=recipe.ema, use_ema_warmup=True, power=0.75)
+        self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.ema.to(self.accelerator.device)
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+
+    def save(self, file: str | os.PathLike | BinaryIO) -> None:
+        """Write all that the rest of the run depends on."""
+        state = {
+            "recipe": vars(self.recipe),
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "ema": self.ema.state_dict(),
+            "history": self.history,
+        }
+        torch.save(state, file)
+
+    def restore(self, file: str | os.PathLike | BinaryIO) -> None:
+        """Go on from what :meth:`save` wrote; raises ValueError when it belongs to another recipe."""
+        state = torch.load(file, map_location=self.accelerator.device, weights_only=True)
+        if decisive(state["recipe"]) != decisive(vars(self.recipe)):
+            raise ValueError(f"checkpoint: {file} was written by another recipe; delete it or restore its parameters.")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.ema.load_state_dict(state["ema"])
+        self.history, self.step = state["history"], state["step"]
+
+    @contextlib.contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Afterwards the run is where it was before, bit for bit: steps taken inside never happened."""
+        device, checkpoint = self.accelerator.device, io.BytesIO()
+        self.save(checkpoint)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+        checkpoint.seek(0)
+        self.restore(checkpoint)
+
+    def advance(self) -> dict[str, Tensor]:
+        """One optimiser step; returns the loss and its terms, means over this process's images."""
+        ids = batch_ids(self.n_images, self.recipe, self.step)[self.mine]
+        *earlier, last = np.array_split(ids, self.recipe.accumulation)
+        means: dict[str, Tensor] = {}
+        for part in earlier:
+            with self.accelerator.no_sync(self.wrapped):  # processes exchange their sums once, after the last part
+                self._backward(part, len(part) / len(ids), means)
+        self._backward(last, len(last) / len(ids), means)
+        self.accelerator.clip_grad_norm_(self.trained, self.recipe.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.step(self.trained)
+        self.step += 1
+        return means
+
+    def _backward(self, ids: np.ndarray, weight: float, means: dict[str, Tensor]) -> None:
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
+            value, terms = self.loss(self.wrapped, ids, self.step)
+        self.accelerator.backward(weight * value)
+        for name, term in {"loss": value, **terms}.items():
+            means[name] = means.get(name, 0) + weight * term.detach()
+
+    def over_processes(self, means: Mapping[str, Tensor]) -> dict[str, float]:
+        """Means over this process's images -> means over the images of all processes, on each of them."""
+        values = self.accelerator.reduce(torch.stack(list(means.values())), "mean")
+        return dict(zip(means, values.tolist(), strict=True))
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Inside, the model holds the averaged weights, and is in evaluation mode."""
+        self.ema.store(self.trained)
+        self.ema.copy_to(self.trained)
+        self.model.eval()
+        yield
+        self.ema.restore(self.trained)
+        self.model.train()
+
+    def check_agreement(self) -> None:
+        """Raise ValueError when the processes stand at different steps: they have read different checkpoints."""
+        steps = self.accelerator.gather(torch.tensor([self.step], device=self.accelerator.device)).tolist()
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"checkpoint: the processes found those of steps {sorted(set(steps))}; run where all of them see the same files."
+            )
+
+    @contextlib.contextmanager
+    def memory_advice(self, title: str) -> Iterator[None]:
+        """A GPU's out-of-memory error as a MemoryError that names the remedy."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            parts, batch = self.recipe.accumulation, self.recipe.batch_size
+            raise MemoryError(
+                f"{title}: {-(-self.share // parts)} images at once are too many for the memory of {device_name()}; raise accumulation "
+                f"(now {parts}; the result stays the same up to rounding) or lower batch_size (now {batch})."
+            ) from error
+
+
 def train(
     model: nn.Module,
     loss: Loss,
@@ -96,112 +243,75 @@ def train(
     recipe: Recipe,
     checkpoint: str | os.PathLike,
     *,
-    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
     title: str = "training",
     parameters: Sequence[nn.Parameter] | None = None,
+    live: str | os.PathLike | None = None,
 ) -> pd.DataFrame:
     """Train ``model`` in place and return its learning curve, one row per 50 steps and per evaluation.
 
-    loss(model, ids, step) -> (mean loss, terms to log) sees this process's slice of the step's image ids. ``checkpoint``
-    is a file: when it exists, training continues from it; it is replaced atomically, so a kill at any moment loses at
-    most ``checkpoint_every`` steps. On return the model holds the averaged weights (EMA).
+    loss(model, ids, step) -> (mean loss, terms to log) sees this process's slice of the step's image ids, or the part of
+    it that accumulation leaves. ``checkpoint`` is a file: when it exists, training continues from it, on any number of
+    processes; it is replaced atomically, so a kill at any moment loses at most ``checkpoint_every`` steps. ``live`` is a
+    folder where DVCLive keeps the curve as it grows. A long run says before it starts how long it will take and how much
+    memory. On return the model holds the averaged weights (EMA), in every process.
 
-    Raises ValueError when the checkpoint belongs to another recipe, FloatingPointError when the loss is not finite.
+    Raises ValueError when the checkpoint belongs to another recipe, FloatingPointError when the loss is not finite,
+    MemoryError when the GPU's memory is too small.
     """
-    from accelerate import Accelerator
-    from diffusers.optimization import get_cosine_schedule_with_warmup
-    from diffusers.training_utils import EMAModel
 
-    accelerator = Accelerator(cpu=on_cpus())
-    bf16 = resolve_precision(recipe.mixed_precision) == "bf16"
-    world, rank = accelerator.num_processes, accelerator.process_index
-    if recipe.batch_size % world:
-        raise ValueError(f"batch_size: {recipe.batch_size} is not divisible by {world} processes; choose a multiple.")
+    def has_row(done: int) -> bool:
+        return done % 50 == 0 or done == recipe.steps
 
-    trained = list(parameters if parameters is not None else model.parameters())
-    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-    schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup, recipe.steps)
-    ema = EMAModel(trained, decay=recipe.ema, use_ema_warmup=True, power=0.75)
-    history: list[dict[str, float]] = []
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    ema.to(accelerator.device)
+    def has_evaluation(done: int) -> bool:
+        return bool(evaluate and evaluate_every) and (done % evaluate_every == 0 or done == recipe.steps)
 
+    def evaluated() -> dict[str, float]:
+        with run.averaged_weights(), torch.no_grad():
+            return evaluate(model)
+
+    run = Run(model, loss, n_images, recipe, parameters)
+    main = run.accelerator.is_main_process
     path = Path(checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)
-    first = 0
     if path.exists():
-        state = torch.load(path, map_location=accelerator.device, weights_only=True)
-        if state["recipe"] != vars(recipe):
-            raise ValueError(f"checkpoint: {path} was written by another recipe; delete it or restore its parameters.")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        ema.load_state_dict(state["ema"])
-        history, first = state["history"], state["step"]
+        run.restore(path)
+    run.check_agreement()
 
-    def save(step: int) -> None:
-        if not accelerator.is_main_process:
-            return
-        state = {
-            "recipe": vars(recipe),
-            "step": step,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "ema": ema.state_dict(),
-            "history": history,
-        }
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, path)
-
-    @contextlib.contextmanager
-    def averaged_weights():
-        ema.store(trained)
-        ema.copy_to(trained)
-        model.eval()
-        yield
-        ema.restore(trained)
-        model.train()
-
-    share = recipe.batch_size // world
     model.train()
-    bar = tqdm(
-        range(first, recipe.steps),
-        initial=first,
-        total=recipe.steps,
-        desc=title,
-        unit="step",
-        mininterval=1.0,
-        disable=not accelerator.is_main_process,
-    )
-    shown: dict[str, str] = {}
-    for step in bar:
-        ids = batch_ids(n_images, recipe, step)[rank * share : (rank + 1) * share]
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bf16):
-            value, terms = loss(wrapped, ids, step)
-        accelerator.backward(value)
-        accelerator.clip_grad_norm_(trained, recipe.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        ema.step(trained)
+    with run.memory_advice(title), live_curve(live if main else None, run.history) as add_to_live_curve:
+        left = range(run.step + 1, recipe.steps + 1)
+        if len(left) >= WORTH_STEPS:
+            evaluations = sum(has_row(done) and has_evaluation(done) for done in left)
+            with run.rehearsal():
+                cost = measure_cost(run.advance, len(left), evaluated, evaluations)
+            if main and cost.seconds >= WORTH_SECONDS:
+                say(cost.sentence(title, recipe.steps, run.accelerator.num_processes))
+        bar = tqdm(
+            left, initial=run.step, total=recipe.steps, desc=title, unit="step", mininterval=1.0, disable=not main
+        )
+        shown: dict[str, str] = {}
+        for done in bar:
+            means = run.advance()
+            if has_row(done):
+                row = {"step": done} | run.over_processes(means)
+                if not np.isfinite(row["loss"]):
+                    raise FloatingPointError(
+                        f"{title}: the loss is {row['loss']} at step {done}; lower the learning rate."
+                    )
+                if has_evaluation(done):
+                    row |= evaluated()
+                run.history.append(row)
+                add_to_live_curve(row)
+                shown |= {k: f"{v:.4g}" for k, v in row.items() if k != "step"}
+                bar.set_postfix(shown)
+            if main and (done % recipe.checkpoint_every == 0 or done == recipe.steps):
+                part = path.with_suffix(".part")
+                run.save(part)
+                os.replace(part, path)
+    run.accelerator.wait_for_everyone()  # what the main process wrote is there when any of them goes on
 
-        done = step + 1
-        if done % 50 == 0 or done == recipe.steps:
-            row = {"step": done, "loss": float(value.detach())} | {k: float(v.detach()) for k, v in terms.items()}
-            if not np.isfinite(row["loss"]):
-                raise FloatingPointError(f"{title}: the loss is {row['loss']} at step {done}; lower the learning rate.")
-            if evaluate and evaluate_every and (done % evaluate_every == 0 or done == recipe.steps):
-                with averaged_weights(), torch.no_grad():
-                    row |= evaluate(model)
-            history.append(row)
-            shown |= {k: f"{v:.4g}" for k, v in row.items() if k != "step"}
-            bar.set_postfix(shown)
-        if done % recipe.checkpoint_every == 0 or done == recipe.steps:
-            save(done)
-
-    ema.copy_to(trained)
+    run.ema.copy_to(run.trained)
     model.eval()
-    return pd.DataFrame(history)
+    return pd.DataFrame(run.history)

@@ -305,7 +305,8 @@ def test_numbers_read_as_dvc_reads_them(tmp_path, written, number):
 def test_select_follows_a_dotted_path():
     study = load(SMOKE)
     assert select(study, "seed") == 0
-    assert select(study, INPAINTING) == {"kind": "random_inpainting", "drop_max": 0.95, "noise_std": 0.1}
+    entry = {"kind": "random_inpainting", "drop_max": 0.95, "noise_std": 0.1, "levels": None}
+    assert select(study, INPAINTING) == entry
     assert select(study, "prior.denoiser.channels") == [32, 32]
 
 

@@ -48,11 +48,12 @@ DEGRADATIONS: dict[str, type[Degradation]] = {
 def build(parameters: Mapping) -> tuple[Degradation, float]:
     """A study's degradation entry -> (degradation, noise_std): ``kind`` selects the class, the rest are its fields.
 
-    A field that is None has the class's default; the members of a mixture are entries themselves. Raises ValueError
+    A field that is None has the class's default; the members of a mixture are entries themselves; ``levels``, in which a
+    study reconstructs, is not the degradation's and is skipped. Raises ValueError
     naming an unknown kind, or members that do not have the mixture's noise_std; TypeError from the dataclass for an
     unknown field.
     """
-    fields = {name: value for name, value in parameters.items() if value is not None}
+    fields = {name: value for name, value in parameters.items() if value is not None and name != "levels"}
     kind, noise_std = fields.pop("kind"), float(fields.pop("noise_std"))
     if kind not in DEGRADATIONS:
         raise ValueError(f"degradations: kind {kind!r} is unknown; choose one of {', '.join(DEGRADATIONS)}.")

@@ -24,10 +24,10 @@ __all__ = ["GMLDPS", "LDPS", "PSLD", "SOLVERS", "LatentDAPS", "ReSample", "Solve
 def build(parameters: Mapping, **fields) -> Solver:
     """A study's solver entry -> solver: ``kind`` selects the class, the rest are its fields, ``fields`` override them.
 
-    ``walk`` is a section of its own (:func:`flashdiff.walks.build`), null for the solver's; ``tune`` is not the solver's
-    and is skipped. Raises ValueError naming an unknown kind, TypeError from the dataclass for an unknown field.
+    ``walk`` is a section of its own (:func:`flashdiff.walks.build`), null for the solver's; ``tune`` and ``corrections``
+    are not the solver's and are skipped. Raises ValueError naming an unknown kind, TypeError from the dataclass for an unknown field.
     """
-    given = {name: value for name, value in parameters.items() if name != "tune"} | fields
+    given = {name: value for name, value in parameters.items() if name not in ("tune", "corrections")} | fields
     kind = given.pop("kind")
     if kind not in SOLVERS:
         raise ValueError(f"solvers: kind {kind!r} is unknown; choose one of {', '.join(SOLVERS)}.")
