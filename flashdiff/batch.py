@@ -33,6 +33,11 @@ def rows(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.device).reshape(-1, *[1] * (like.ndim - 1))
 
 
+def slice_size(x: Tensor, pixels: int = 2**18) -> int:
+    """How many images (B, C, H, W) a network without a gradient sees at once: 256 of 32 x 32, 4 of 256 x 256."""
+    return max(1, pixels // (x.shape[-2] * x.shape[-1]))
+
+
 def norms(x: Tensor) -> Tensor:
     """L2 norm of every sample of x (B, ...), not squared: (B,)."""
     return torch.linalg.vector_norm(x.flatten(1), dim=1)

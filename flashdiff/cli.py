@@ -1,10 +1,46 @@
 """`flashdiff ...`: what a notebook does, for people and machines without one."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from flashdiff.study import StudyError, load, select
+
+
+def train(arguments: argparse.Namespace) -> str:
+    """Train a degradation's severity encoder ahead of its stage, on as many processes as launched this; returns one line."""
+    from flashdiff.datasets import open_split
+    from flashdiff.degradations import build
+    from flashdiff.devices import process_state
+    from flashdiff.prior import Prior
+    from flashdiff.severity_training import CHECKPOINT, LIVE, train_severity_encoder
+
+    study, name = load(), arguments.degradation
+    if name not in study.degradations:
+        raise StudyError(
+            f"degradations: {name!r} is not among the study's degradations; choose one of {', '.join(study.degradations)}."
+        )
+    if name in (study.severity.published or {}):
+        raise StudyError(
+            f"severity.published.{name}: that encoder is used, none is trained; remove the entry to train one."
+        )
+    operator, noise_std = build(select(study, f"degradations.{name}"))
+    _, curve = train_severity_encoder(
+        Prior.from_pretrained("data/prior"),
+        operator,
+        noise_std,
+        open_split("data/splits", "train").images,
+        open_split("data/splits", "validation").images,
+        select(study, "severity"),
+        study.seed,
+        CHECKPOINT.format(degradation=name),
+        LIVE.format(degradation=name),
+    )
+    return (
+        f"{name}: severity encoder trained for {study.severity.steps} steps on {process_state().num_processes} processes, "
+        f"ordering accuracy {curve.ordering_accuracy.iloc[-1]:.3f}; `make study` continues from there."
+    )
 
 
 def reconstruct(arguments: argparse.Namespace) -> str:
@@ -59,6 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runner.add_argument("degradation", help="name of the degradation in the study file")
     runner.add_argument("solver", help="name of the solver in the study file")
     runner.set_defaults(run=reconstruct)
+    trainer = commands.add_parser(
+        "train",
+        help="train a degradation's severity encoder ahead of its stage, as in "
+        "`accelerate launch --multi_gpu -m flashdiff.cli train gaussian_blur`",
+    )
+    trainer.add_argument("degradation", help="name of the degradation in the study file")
+    trainer.set_defaults(run=train)
     converter = commands.add_parser(
         "convert",
         help="write an original latent-diffusion checkpoint of CompVis as a prior, as in "
@@ -72,10 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         line = given.run(given)
-    except (StudyError, ValueError, FileNotFoundError) as error:
+    except (StudyError, ValueError, FileNotFoundError, FloatingPointError, MemoryError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(line)
+    if int(os.environ.get("RANK", 0)) == 0:  # of the processes that a launcher started, one speaks for all
+        print(line)
     return 0
 
 

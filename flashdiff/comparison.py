@@ -31,8 +31,9 @@ from flashdiff.flash import (
     match_snr,
 )
 from flashdiff.methods import STARTS
-from flashdiff.metrics import Features, feature_distance, psnr, ssim
+from flashdiff.metrics import Distances, psnr, ssim
 from flashdiff.prior import Prior
+from flashdiff.published_distances import load_distances
 from flashdiff.sampling import EngineReport
 from flashdiff.severity import Severity, SeverityEncoder, latent_error_variance
 from flashdiff.solvers import build as build_solver
@@ -55,7 +56,7 @@ class Bench:
 
     prior: Prior
     encoder: SeverityEncoder
-    features: Features
+    distances: Distances
     truth: Tensor
     measurement: Measurement
     solver: Mapping
@@ -65,16 +66,17 @@ class Bench:
     @classmethod
     def load(
         cls, split: str, n_images: int, degradation: Mapping, degradation_name: str, solver: Mapping, seed: int,
-        batch_size: int,
+        batch_size: int, distances: str = "features",
     ) -> Self:  # fmt: skip
         """The models and the first images of a split below the study's folder, for entries of the study file.
 
-        Models compute on this process's device; images, measurements and tables stay on the CPU.
+        Models compute on this process's device; images, measurements and tables stay on the CPU. distances: what measures
+        them, features or published.
         """
         return cls.build(
             Prior.from_pretrained("data/prior").to(device()),
             SeverityEncoder.from_pretrained(f"data/severity/{degradation_name}").to(device()),
-            Features.from_pretrained("data/prior/features").to(device()),
+            load_distances(distances),
             to_float(open_split("data/splits", split)[np.arange(n_images)]),
             degradation,
             solver,
@@ -84,7 +86,7 @@ class Bench:
 
     @classmethod
     def build(
-        cls, prior: Prior, encoder: SeverityEncoder, features: Features, x: Tensor, degradation: Mapping, solver: Mapping,
+        cls, prior: Prior, encoder: SeverityEncoder, distances: Distances, x: Tensor, degradation: Mapping, solver: Mapping,
         *, seed: int, batch_size: int,
     ) -> Self:  # fmt: skip
         """Measure x for a study's degradation and solver entries, at levels t ~ U[0, 1], or in the entry's ``levels``.
@@ -97,7 +99,7 @@ class Bench:
         lowest, highest = degradation.get("levels") or (0.0, 1.0)
         t = lowest + (highest - lowest) * uniform_levels(ids, seed, x)
         measurement = measure(x, operator, t, noise_std, seed=seed, ids=ids)
-        return cls(prior, encoder, features, x, measurement, solver, seed, batch_size)
+        return cls(prior, encoder, distances, x, measurement, solver, seed, batch_size)
 
     @cached_property
     def severity(self) -> Severity:
@@ -131,7 +133,7 @@ class Bench:
         quality = {
             "psnr": psnr(images, self.truth),
             "ssim": ssim(images, self.truth),
-            "perceptual": feature_distance(self.features, images, self.truth),
+            "perceptual": self.distances.perceptual(images, self.truth),
             "residual": norms(misfit) / misfit[0].numel() ** 0.5,
         }
         return {name: np.asarray(value, dtype=float) for name, value in quality.items()}

@@ -5,22 +5,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from flashdiff.batch import Stream, uniform
+from flashdiff.batch import Stream, slice_size, uniform
 from flashdiff.degradations import Degradation, measure
 from flashdiff.flash import match_snr
-from flashdiff.metrics import Features, feature_distance, psnr, ssim
+from flashdiff.metrics import Distances, psnr, ssim
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder, severity_at_levels
 
 
 @torch.no_grad()
-def encode(prior: Prior, x: Tensor, batch_size: int = 250) -> Tensor:
+def encode(prior: Prior, x: Tensor) -> Tensor:
     """Clean latents z0 (n, c, h, w) of images x, in slices; computed on the prior's device, returned on the CPU."""
-    return torch.cat([prior.encode(part.to(prior.abar.device)).cpu() for part in x.split(batch_size)])
+    return torch.cat([prior.encode(part.to(prior.abar.device)).cpu() for part in x.split(slice_size(x))])
 
 
 @torch.no_grad()
-def decode(prior: Prior, z: Tensor, batch_size: int = 250) -> Tensor:
+def decode(prior: Prior, z: Tensor, batch_size: int) -> Tensor:
     """Images (n, C, H, W) of latents z, clipped to [-1, 1], in slices; computed on the prior's device, returned on the CPU."""
     return torch.cat([prior.decode(part.to(prior.abar.device)).clamp(-1, 1).cpu() for part in z.split(batch_size)])
 
@@ -48,7 +48,7 @@ def ordering_rows(
 def severity_rows(
     prior: Prior,
     encoder: SeverityEncoder,
-    features: Features,
+    distances: Distances,
     x: Tensor,
     labels: np.ndarray,
     degradation: Degradation,
@@ -65,7 +65,7 @@ def severity_rows(
     measurement = measure(x, degradation, t, noise_std, seed=seed, ids=ids)
     severity = encoder.infer(measurement.y).to("cpu")
     error = severity.z_hat - encode(prior, x)
-    images = decode(prior, severity.z_hat)
+    images = decode(prior, severity.z_hat, slice_size(x))
     centred = error - error.flatten(1).mean(1)[:, None, None, None]
     variance = centred.square().flatten(1).mean(1)
     vertical = (centred[:, :, 1:] * centred[:, :, :-1]).flatten(1).mean(1)
@@ -78,7 +78,7 @@ def severity_rows(
         "sbar": error.flatten(1).std(1),
         "psnr": psnr(images, x),
         "ssim": ssim(images, x),
-        "perceptual": feature_distance(features, images, x),
+        "perceptual": distances.perceptual(images, x),
         "start": match_snr(prior, severity.variance).cpu(),
         "kurtosis": centred.pow(4).flatten(1).mean(1) / variance**2 - 3,
         "neighbour_correlation": (vertical + horizontal) / (2 * variance),

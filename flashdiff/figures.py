@@ -7,6 +7,7 @@ a cell shows them.
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flashdiff.figure_style import (
@@ -25,12 +26,12 @@ from flashdiff.figure_style import (
     styled,
 )
 from flashdiff.image_figures import degradation_levels, image_grid, matched_pairs, outliers, reconstructions
-from flashdiff.methods import LABELS
+from flashdiff.methods import LABELS, STARTS, solver_label
 from flashdiff.tables import calibration as binned
 from flashdiff.tables import quality_and_nfe
 
 __all__ = [
-    "calibration", "degradation_levels", "error_statistics", "image_grid", "learning_curve", "matched_pairs",
+    "calibration", "degradation_levels", "error_statistics", "gains_of_pairs", "image_grid", "learning_curve", "matched_pairs",
     "ordering_by_pair", "outliers", "quality_against_steps", "quality_of_methods", "reconstructions", "save",
     "severity_against_level", "severity_against_level_per_image", "start_distribution", "wall_clock",
 ]  # fmt: skip
@@ -41,17 +42,20 @@ MEASURED = ("accuracy", "ordering_accuracy", "spearman_error", "calibration_rati
 
 @styled
 def learning_curve(curve: pd.DataFrame, name: str) -> Figure:
-    """Loss against steps, and what was measured on held-out images beside it."""
-    need(curve, "step", "loss")
+    """Loss against steps, and what was measured on held-out images beside it; only that, for an encoder not trained here."""
+    need(curve, "step")
     held_out = [c for c in curve if c.startswith("validation_") or c in MEASURED]
-    figure, axes = canvas(columns=1 + bool(held_out))
+    losses = [c for c in curve if c not in ("step", *held_out)]
+    figure, axes = canvas(columns=bool(losses) + bool(held_out))
     left = axes[0, 0]
-    for column in [c for c in curve if c not in ("step", *held_out)]:
+    for column in losses:
         left.plot(curve.step, curve[column], label=column, lw=1.2)
-    left.set(xlabel="optimiser step", ylabel="training loss", yscale="log", title=name.replace("_", " "))
-    left.legend()
+    left.set(title=name.replace("_", " "))
+    if losses:
+        left.set(xlabel="optimiser step", ylabel="training loss", yscale="log")
+        left.legend()
     if held_out:
-        right = axes[0, 1]
+        right = axes[0, -1]
         for column in held_out:
             part = curve[["step", column]].dropna()
             right.plot(part.step, part[column], marker="o", ms=3, lw=1.2, label=column.replace("_", " "))
@@ -152,13 +156,20 @@ def error_statistics(rows: pd.DataFrame) -> Figure:
 
 
 @styled
-def quality_against_steps(rows: pd.DataFrame) -> Figure:
-    """The paper's Fig. 2: quality against mean NFE. The line joins fixed starts; marks are adaptive methods, with 95% intervals."""
+def quality_against_steps(rows: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figure:
+    """The paper's Fig. 2: quality against mean NFE. The line joins fixed starts; marks are adaptive methods, with 95% intervals.
+
+    perceptual: what readers call the perceptual distance; one that is NaN throughout is drawn as not measured.
+    """
     need(rows, "method", "nfe", "psnr", "ssim", "perceptual", "decodes")
     table = quality_and_nfe(rows, n_resamples=1000).set_index("method")
     fixed = table[[name.startswith("fixed_") for name in table.index]].sort_values("nfe")
     figure, axes = canvas(columns=2, width=3.8, height=3.5)
-    for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": PERCEPTUAL}.items(), strict=True):
+    for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": perceptual}.items(), strict=True):
+        label = f"{label}, {'higher' if column == 'psnr' else 'lower'} is better"
+        if table[column].isna().all():
+            _not_measured(axis, xlabel=NFE, ylabel=label)
+            continue
         axis.plot(
             fixed.nfe,
             fixed[column],
@@ -179,9 +190,8 @@ def quality_against_steps(rows: pd.DataFrame) -> Figure:
                 label=LABELS[method],
             )  # fmt: skip
         axis.axhline(table.loc["no_diffusion", column], color="0.45", ls=":", lw=1.2, label=LABELS["no_diffusion"])
-        better = "higher" if column == "psnr" else "lower"
         steps_on_log_axis(axis)
-        axis.set(xlabel=NFE, ylabel=f"{label}, {better} is better")
+        axis.set(xlabel=NFE, ylabel=label)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -228,19 +238,61 @@ def wall_clock(speed: pd.DataFrame) -> Figure:
 
 
 @styled
-def quality_of_methods(quality: pd.DataFrame) -> Figure:
-    """PSNR and perceptual distance of every method and control with 95% intervals; behind each name its mean NFE."""
+def quality_of_methods(quality: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figure:
+    """PSNR and perceptual distance of every method and control with 95% intervals; behind each name its mean NFE.
+
+    perceptual: what readers call the perceptual distance; one that is NaN throughout is drawn as not measured.
+    """
     need(quality, "method", "nfe", *(f"{c}{end}" for c in ("psnr", "perceptual") for end in ("", "_low", "_high")))
     table = quality[quality.method.isin(LABELS)]
     names = [f"{LABELS[row.method]} ({row.nfe:.0f})" for row in table.itertuples()]
     figure, axes = canvas(columns=2, width=3.8, height=0.6 + 0.27 * len(table))
-    for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": PERCEPTUAL}.items(), strict=True):
+    for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": perceptual}.items(), strict=True):
+        label = f"{label}, {'higher' if column == 'psnr' else 'lower'} is better"
+        if table[column].isna().all():
+            _not_measured(axis, xlabel=label)
+            continue
         for y, row in enumerate(table.to_dict("records")):
             spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
             colour = METHOD_COLOURS[row["method"]]
             axis.errorbar(row[column], y, xerr=spread, fmt="o", ms=5, capsize=2, color=colour, label=names[y])
-        better = "higher" if column == "psnr" else "lower"
-        axis.set(xlabel=f"{label}, {better} is better", yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+        axis.set(xlabel=label, yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
     axes[0, 0].set_yticklabels(names)
     axes[0, 1].set_yticklabels([])
+    return figure
+
+
+def _not_measured(axis: Axes, **labels: str) -> None:
+    """A panel that says so: a column of NaN gives an axis no limits."""
+    axis.set(xticks=[], yticks=[], **labels)
+    axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.4")
+
+
+@styled
+def gains_of_pairs(records: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figure:
+    """Flash against the full-length baseline, one line per pair of a degradation and a solver: gain in PSNR, decrease of
+    the perceptual distance, and saved evaluations, each with its interval and for both start rules.
+
+    records: what :func:`flashdiff.headline.collect` says, as a table; perceptual: what readers call the distance.
+    """
+    need(records, "claim", "degradation", "solver", "start", "value", "low", "high")
+    pairs = records.dropna(subset="solver")[["degradation", "solver"]].drop_duplicates().to_numpy().tolist()
+    names = [f"{d.replace('_', ' ')}, {solver_label(s)}" for d, s in pairs]
+    panels = {
+        "psnr_gain_db": ("PSNR, gain (dB)", 1, 0),
+        "perceptual_gain": (f"{perceptual}, decrease (%)", 100, 0),
+        "nfe_ratio": ("evaluations, baseline / Flash", 1, 1),
+    }
+    figure, axes = canvas(columns=3, width=2.9, height=1.0 + 0.3 * len(pairs))
+    for axis, (claim, (label, scale, nothing)) in zip(axes[0], panels.items(), strict=True):
+        axis.axvline(nothing, color="0.4", lw=1)
+        for side, (start, method) in enumerate(STARTS.items()):
+            found = records[(records.claim == claim) & (records.start == start) & records.value.notna()]
+            at = [pairs.index([row.degradation, row.solver]) + (side - 0.5) * 0.3 for row in found.itertuples()]
+            value, low, high = (scale * found[name].astype(float) for name in ("value", "low", "high"))
+            axis.errorbar(value, at, xerr=[value - low, high - value], fmt="o", ms=4, lw=1.2,
+                          color=METHOD_COLOURS[method], label=LABELS[method])  # fmt: skip
+        axis.set(xlabel=label, yticks=range(len(names)), yticklabels=[], ylim=(len(names) - 0.5, -0.5))
+    axes[0, 0].set_yticklabels(names)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure

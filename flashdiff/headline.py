@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flashdiff.methods import STARTS
+from flashdiff.methods import DISTANCES, STARTS, solver_label
 from flashdiff.records import read_json
 
 Interval = Mapping[str, float]
@@ -45,7 +45,7 @@ RULES: dict[str, Rule] = {
     "psnr_gain_db": Rule("PSNR: Flash - baseline", "dB", "95% interval above 0", _above_zero),
     "ssim_gain": Rule("SSIM: Flash - baseline", "SSIM", "95% interval above 0", _above_zero),
     "perceptual_gain": Rule(
-        "perceptual distance: decrease against the baseline", "relative", "95% interval above 0", _above_zero
+        "{distance}: decrease against the baseline", "relative", "95% interval above 0", _above_zero
     ),
     "adaptive_vs_best_fixed": Rule(
         "Flash against the best fixed start of equal NFE", "", "95% interval above 0", _above_zero
@@ -68,7 +68,7 @@ CONTROLS = {
     "random_start": "random_{start}",
 }
 """Claim -> the method it is held against; a control walks with the same start rule, else it would measure the rule."""
-MEASURES = {"dB": ": PSNR", "relative": ": perceptual distance"}
+MEASURES = {"dB": ": PSNR", "relative": ": {distance}"}
 """The controls are compared twice; in a table, their claim says in what."""
 
 
@@ -81,8 +81,12 @@ def record(
     *,
     start: str | None = None,
     unit: str = "",
+    distance: str = DISTANCES["features"]["perceptual"],
 ) -> dict:
-    """One claim with its verdict; an interval of None, without a value, or with NaN or infinity is "not tested"."""
+    """One claim with its verdict; an interval of None, without a value, or with NaN or infinity is "not tested".
+
+    distance: what readers call the perceptual distance; in the record where it is the measure, else None.
+    """
     rule = RULES[claim]
     known = interval is not None and interval.get("value") is not None
     known = known and all(number is None or math.isfinite(number) for number in interval.values())
@@ -92,7 +96,9 @@ def record(
     else:
         verdict = "reproduced" if rule.reproduced(interval) else "not reproduced"
     head = {"claim": claim, "study": study, "degradation": degradation, "solver": solver, "start": start}
-    return head | values | {"unit": unit or rule.unit or None, "verdict": verdict}
+    unit = unit or rule.unit
+    measure = {"unit": unit or None, "distance": distance if unit == "relative" else None}
+    return head | values | measure | {"verdict": verdict}
 
 
 def collect(
@@ -117,16 +123,18 @@ def collect(
                 continue
             gains = read_json(folder / f"reports/metrics/reconstruction-{item}.json")
             speed = read_json(folder / f"reports/timings/speedup-{item}.json")
+            distance = gains["distances"]["perceptual"]
             for start, method in STARTS.items():
                 against = gains["gains"][method]
                 records.append(record("mean_start", *key, gains["methods"][method]["start"], start=start))
                 for claim in ("nfe_ratio", "psnr_gain_db", "ssim_gain", "perceptual_gain"):
-                    records.append(record(claim, *key, against["full_length"][claim], start=start))
+                    records.append(record(claim, *key, against["full_length"][claim], start=start, distance=distance))
                 records.append(record("wall_clock_ratio", *key, speed["wall_clock_ratio"][method], start=start))
                 for claim, baseline in CONTROLS.items():
                     control = against.get(baseline.format(start=start))
                     for gain in ("psnr_gain_db", "perceptual_gain") if control else ():
-                        records.append(record(claim, *key, control[gain], start=start, unit=RULES[gain].unit))
+                        unit = RULES[gain].unit
+                        records.append(record(claim, *key, control[gain], start=start, unit=unit, distance=distance))
     return records
 
 
@@ -161,9 +169,9 @@ def to_frame(records: Sequence[Mapping]) -> pd.DataFrame:
     table = [
         {
             "degradation": r["degradation"].replace("_", " "),
-            "solver": r["solver"] or "",
+            "solver": solver_label(r["solver"] or ""),
             "start": r["start"] or "",
-            "claim": RULES[r["claim"]].label + (MEASURES.get(r["unit"], "") if r["claim"] in CONTROLS else ""),
+            "claim": label(r),
             "value": describe(r),
             "n": r["n"],
             "counts as reproduced when": RULES[r["claim"]].criterion,
@@ -172,6 +180,13 @@ def to_frame(records: Sequence[Mapping]) -> pd.DataFrame:
         for r in records
     ]
     return pd.DataFrame(table).astype({"n": "Int64"})  # whole numbers, also where one is missing
+
+
+def label(record: Mapping) -> str:
+    """A record's claim in words; a control's says in what it is compared."""
+    text = RULES[record["claim"]].label + (MEASURES.get(record["unit"], "") if record["claim"] in CONTROLS else "")
+    # files of before the published networks have no such entry
+    return text.format(distance=record.get("distance") or DISTANCES["features"]["perceptual"])
 
 
 def describe(record: Mapping) -> str:
@@ -193,7 +208,7 @@ def to_markdown(records: Sequence[Mapping]) -> str:
     pairs = list(dict.fromkeys((r["degradation"], r["solver"]) for r in records))
     lines = [
         "| on test images, with 95% intervals | "
-        + " | ".join(", ".join(filter(None, (d.replace("_", " "), s and s.upper()))) for d, s in pairs)
+        + " | ".join(", ".join(filter(None, (d.replace("_", " "), s and solver_label(s)))) for d, s in pairs)
         + " |",
         "| --- |" + " --- |" * len(pairs),
     ]
@@ -202,8 +217,8 @@ def to_markdown(records: Sequence[Mapping]) -> str:
             found = [r for r in records if (r["claim"], r["start"]) == (claim, start)]
             if found:
                 by_pair = {(r["degradation"], r["solver"]): describe(r) for r in found}
-                label = RULES[claim].label + (f" ({start} start)" if start else "")
-                lines.append(f"| {label} | " + " | ".join(by_pair.get(pair, "-") for pair in pairs) + " |")
+                what = label(found[0]) + (f" ({start} start)" if start else "")
+                lines.append(f"| {what} | " + " | ".join(by_pair.get(pair, "-") for pair in pairs) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -20,6 +20,31 @@ LABELS = {
 }
 
 
+SOLVERS = {"ldps": "LDPS", "gml_dps": "GML-DPS", "psld": "PSLD", "resample": "ReSample", "latent_daps": "LatentDAPS"}
+
+
+def solver_label(name: str) -> str:
+    """A solver's name for readers; what a study's name adds to its kind follows: ldps_ddim40 is LDPS (ddim40)."""
+    for kind in sorted(SOLVERS, key=len, reverse=True):
+        if name == kind:
+            return SOLVERS[kind]
+        if name.startswith(f"{kind}_"):
+            return f"{SOLVERS[kind]} ({name.removeprefix(f'{kind}_').replace('_', ' ')})"
+    return name.replace("_", " ")
+
+
+DISTANCES = {
+    "features": {"perceptual": "perceptual distance", "frechet": "Frechet distance"},
+    "published": {"perceptual": "LPIPS (VGG)", "frechet": "FID (Inception, {n} images)"},
+}
+"""What measures a study's distances (``reconstruction.distances``), and what readers call them."""
+
+
+def distance_names(kind: str, n: int) -> dict[str, str]:
+    """{"perceptual", "frechet"}: what readers call the distances of n images that ``kind`` measures."""
+    return {name: text.format(n=n) for name, text in DISTANCES[kind].items()}
+
+
 def baselines(method: str) -> tuple[str, ...]:
     """What an adaptive method is compared with. Controls share its start rule: else they would measure the rule."""
     controls = tuple(f"{control}_{start}" for start, m in STARTS.items() if m == method for control in CONTROLS)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from flashdiff.datasets import to_float
 from flashdiff.devices import device
-from flashdiff.methods import ADAPTIVE, baselines
+from flashdiff.methods import ADAPTIVE, baselines, distance_names
 from flashdiff.training import Recipe, keyed, train
 
 
@@ -184,6 +184,8 @@ def bootstrap(
     """
     columns = columns if isinstance(columns, tuple) else (columns,)
     unknown = {"value": None, "low": None, "high": None, "n": len(columns[0])}
+    if not all(np.isfinite(column).all() for column in columns):
+        return unknown
     value = float(statistic(*columns))
     if not math.isfinite(value):
         return unknown
@@ -218,12 +220,15 @@ CORRELATIONS = {
 }
 
 
-def severity_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> dict:
-    """How predicted severity relates to level and true error; calibration; how Gaussian the error is."""
+def severity_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distances: str = "features") -> dict:
+    """How predicted severity relates to level and true error; calibration; how Gaussian the error is.
+
+    distances: what measured them (``reconstruction.distances``); their names for readers are in "distances".
+    """
     from flashdiff.tables import calibration
 
     sigma, sbar, t = (rows[name].to_numpy() for name in ("sigma_hat", "sbar", "t"))
-    summary = {}
+    summary: dict = {"distances": distance_names(distances, len(rows))}
     for name, correlation in CORRELATIONS.items():
         summary[f"{name}_level"] = bootstrap((sigma, t), correlation, n_resamples, seed)
         summary[f"{name}_error"] = bootstrap((sigma, sbar), correlation, n_resamples, seed)
@@ -270,8 +275,11 @@ def paired_gains(rows: pd.DataFrame, method: str, baseline: str, n_resamples: in
     }
 
 
-def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> dict:
-    """Quality and cost of every method, and the paired gains of the adaptive ones over every baseline."""
+def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distances: str = "features") -> dict:
+    """Quality and cost of every method, and the paired gains of the adaptive ones over every baseline.
+
+    distances: what measured them (``reconstruction.distances``); their names for readers are in "distances".
+    """
     methods = {}
     for method, part in rows.groupby("method", sort=False):
         names = ("psnr", "ssim", "perceptual", "start", "nfe", "decodes", "residual")
@@ -287,7 +295,8 @@ def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0) 
         for method in ADAPTIVE
         if method in methods
     }
-    return {"methods": methods, "gains": gains}
+    names = distance_names(distances, rows.image.nunique())
+    return {"distances": names, "methods": methods, "gains": gains}
 
 
 def speed_metrics(timings: Mapping[str, Mapping[str, float]]) -> dict:

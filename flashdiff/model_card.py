@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from flashdiff.batch import slice_size
 from flashdiff.datasets import to_float
+from flashdiff.experiments import decode, encode
 from flashdiff.metrics import Features, frechet, penultimate, psnr
 from flashdiff.prior import Prior
 from flashdiff.prior_training import draw_samples
@@ -17,20 +19,27 @@ LICENCES = {"fashion-mnist": "Fashion-MNIST is published by Zalando SE under the
 
 @torch.no_grad()
 def measure_prior(
-    prior: Prior, features: Features, test: np.ndarray, labels: np.ndarray, n_samples: int, n_steps: int
+    prior: Prior, features: Features | None, test: np.ndarray, labels: np.ndarray, n_samples: int, n_steps: int
 ) -> dict[str, float]:
     """Measure a prior on uint8 test images (n, C, H, W) with labels (n,), -1 for none: the numbers of its model card.
 
     autoencoder_psnr_db and autoencoder_frechet over (up to 2000) reconstructed test images, latent_std of their scaled
     latents, sample_frechet of n_samples samples in n_steps ancestral steps against as many test images, and
     test_frechet, the same distance between two disjoint sets of that many test images: what a perfect prior would get;
-    classifier_accuracy on the test images, NaN where there are no labels.
+    classifier_accuracy on the test images, NaN where there are no labels. Without ``features`` (a published prior has
+    none) the autoencoder's PSNR and the latents' spread are all.
     """
     n = min(n_samples, len(test) // 2)
     x = to_float(test[np.arange(min(2000, len(test)))])
+    latents = encode(prior, x)
+    decoded = decode(prior, latents, slice_size(x))
+    of_autoencoder = {
+        "autoencoder_psnr_db": round(float(psnr(decoded, x).mean()), 2),
+        "latent_std": round(float(latents.std()), 4),
+    }
+    if features is None:
+        return of_autoencoder
     device = prior.abar.device
-    latents = torch.cat([prior.encode(part.to(device)) for part in x.split(250)])
-    decoded = torch.cat([prior.decode(part).clamp(-1, 1).cpu() for part in latents.split(250)])
     first, second = (penultimate(features, to_float(test[np.arange(k * n, (k + 1) * n)])) for k in (0, 1))
     samples = torch.cat(
         [
@@ -40,10 +49,8 @@ def measure_prior(
     )
     answers = torch.cat([features(part.to(device)).argmax(1).cpu() for part in x.split(250)]).numpy()
     known = labels[: len(x)] >= 0
-    return {
-        "autoencoder_psnr_db": round(float(psnr(decoded, x).mean()), 2),
+    return of_autoencoder | {
         "autoencoder_frechet": round(frechet(penultimate(features, decoded), penultimate(features, x)), 4),
-        "latent_std": round(float(latents.std()), 4),
         "sample_frechet": round(frechet(penultimate(features, samples), first), 4),
         "test_frechet": round(frechet(second, first), 4),
         "classifier_accuracy": round(float((answers == labels[: len(x)])[known].mean()), 4)

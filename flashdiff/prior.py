@@ -6,7 +6,9 @@ the whole batch and samples here stand at different steps.
 """
 
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -144,11 +146,39 @@ class Prior(nn.Module):
         return z_weight.to(to) * z + z0_weight.to(to) * z0 + variance.sqrt().to(to) * noise
 
 
-def copy_prior(source: str | Path, target: str | Path) -> Prior:
-    """Copy the folder of a prior, with what lies beside the model (card, features), and return the model.
+def take_prior(source: str | Path, target: str | Path) -> Prior:
+    """Put a prior into the folder ``target``, which it replaces, and return it.
 
-    It is loaded before anything is copied; raises as :meth:`Prior.from_pretrained` does.
+    source: a folder, copied with what lies beside the model (card, features); the id of a model on the hub, downloaded;
+    or a CompVis .ckpt with its config.yaml beside it, converted. The prior is read before ``target`` is touched; raises
+    as :meth:`Prior.from_pretrained` does, FileNotFoundError for a model that cannot be downloaded.
     """
-    prior = Prior.from_pretrained(source)
-    shutil.copytree(source, target, dirs_exist_ok=True)
+    from flashdiff.convert import convert_compvis
+
+    source, target = Path(source), Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
+        complete = Path(folder) / target.name
+        if source.suffix == ".ckpt":
+            prior = convert_compvis(source, source.with_name("config.yaml"), complete)
+        else:
+            local = source if source.is_dir() else _download(str(source))
+            prior = Prior.from_pretrained(local)
+            shutil.copytree(local, complete)  # follows the links of the hub's cache
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(complete, target)
     return prior
+
+
+def _download(hub_id: str) -> Path:
+    """The folder of a model of the hub in its local cache, with what a prior needs of it."""
+    from huggingface_hub import snapshot_download
+
+    parts = [f"{name}/*" for name in (*AUTOENCODERS, "unet", "scheduler")]
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=["model_index.json", *parts]))
+    except Exception as error:  # offline, unknown, gated: each of the hub's libraries has its own classes for it
+        raise FileNotFoundError(
+            f"prior.path: there is no folder '{hub_id}', and the hub does not give that model "
+            f"({str(error).splitlines()[0]}); give a folder, or connect to the network and run again."
+        ) from error

@@ -16,6 +16,7 @@ downloaded where this was written, and the downloads.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from flashdiff.devices import device
 from flashdiff.fetch import say
+from flashdiff.metrics import Distances, Features
 
 if TYPE_CHECKING:
     from torchmetrics.image.fid import FrechetInceptionDistance
@@ -57,14 +59,14 @@ class PublishedDistances:
         for name, load in loaders.items():
             try:
                 networks[name] = load().to(place)
-            except Exception as error:  # no library, one that does not fit torch, no network, a damaged file: measure the rest
+            except Exception as error:  # no library, one that does not fit torch, no network, a damaged file
                 missing[name] = " ".join(str(error).split()) or type(error).__name__
         if missing:
             reasons = "; ".join(f"{name} is not measured ({reason})" for name, reason in missing.items())
             files = " and ".join(WEIGHTS[name] for name in missing)
             say(
-                f"{reasons}; everything else is. It takes `pip install 'flashdiff[published-distances]'` with a torchvision "
-                f"built for the torch that is installed, and, where nothing can be downloaded, {files} in "
+                f"{reasons}; everything else is. Remedy: pip install 'flashdiff[published-distances]', with the torchvision "
+                f"that fits the installed torch; where nothing can be downloaded, put {files} into "
                 f"{os.path.join(torch.hub.get_dir(), 'checkpoints')}."
             )
         return cls(networks["LPIPS (VGG)"], networks["FID (Inception)"])
@@ -85,7 +87,8 @@ class PublishedDistances:
         """FID of every method's images to the true ones, by method; NaN where it is not measured.
 
         At least two images each. With fewer than the 2048 features the fitted covariances are singular and FID is far
-        too large: compare it at equal n only.
+        too large: compare it at equal n only. Per method it takes half a minute of one CPU core, however few the images:
+        the square root of a 2048 x 2048 matrix.
         """
         if self.fid is None:
             return dict.fromkeys(images, float("nan"))
@@ -106,6 +109,22 @@ class PublishedDistances:
             self.fid.update(_rgb(part, self.fid).add(1).mul(127.5).round().to(torch.uint8), real=real)
 
 
+def load_distances(kind: str, features: str | Path = "data/prior/features") -> Distances:
+    """What measures a study's distances, on this process's device: ``reconstruction.distances``, features or published.
+
+    features: folder of the prior's own classifier. A prior from elsewhere has none: stderr says so, and nothing is measured.
+    """
+    if kind == "published":
+        return PublishedDistances.load()
+    if not Path(features).is_dir():
+        say(
+            f"{features}: not there, a published prior has none, so perceptual and Frechet distances in its features are not "
+            "measured, everything else is; reconstruction.distances: published measures LPIPS and FID."
+        )
+        return PublishedDistances(None, None)
+    return Features.from_pretrained(features).to(device())
+
+
 def _rgb(images: Tensor, network: nn.Module) -> Tensor:
     """Images (B, 1 or 3, H, W), clipped, in three channels and where the network is."""
     place = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
@@ -113,6 +132,7 @@ def _rgb(images: Tensor, network: nn.Module) -> Tensor:
 
 
 def _lpips() -> nn.Module:
+    import torchvision  # noqa: F401  where there is none that works, this says so best
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     # the metric sums over images, its network does not
@@ -120,6 +140,7 @@ def _lpips() -> nn.Module:
 
 
 def _fid() -> "FrechetInceptionDistance":
+    import torch_fidelity  # noqa: F401
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     # resized as FID was defined; torchmetrics' default is a filter that nobody's published numbers have

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from flashdiff import headline, tables
-from flashdiff.methods import label
+from flashdiff.methods import DISTANCES, label, solver_label
 from flashdiff.records import read_json
 
 CAPTIONS = {
@@ -27,6 +27,8 @@ CAPTIONS = {
     "The line joins starts that are the same for all images; the marks choose per image.",
     "start_distribution": "Where the walks begin, over the test images.",
     "quality_of_methods": "All methods and controls, with 95% intervals; in brackets the mean number of evaluations.",
+    "gains_of_pairs": "Flash against the full-length baseline of the same solver, on the same images, with 95% intervals: right of the "
+    "line in the first two panels is a gain. Every pair of a degradation and a solver, with both start rules.",
     "wall_clock": "Measured seconds per image on the machine that ran this study.",
 }
 TABLE_CAPTIONS = {
@@ -39,9 +41,9 @@ AGAINST = {
     "t": "level t",
     "sbar": "true latent error s̄",
     "psnr": "PSNR of D(ẑ)",
-    "perceptual": "perceptual distance of D(ẑ)",
+    "perceptual": "{perceptual} of D(ẑ)",
 }
-"""What severity is correlated with, in words."""
+"""What severity is correlated with, in words; the distance has the name of what measured it."""
 PARTS = (
     ("What the encoder is asked", "train_severity", False, ()),
     ("Does it order severity?", "order", False, ()),
@@ -60,6 +62,8 @@ def assemble(folder: str | Path, study: str, degradations: Sequence[str], pairs:
 
     reports = Path(folder) / "reports"
     records = headline.collect(folder, study, degradations, pairs)
+    # what readers call the distances is the study's, and the same for all pairs
+    distances = read_json(reports / f"metrics/reconstruction-{'-'.join(pairs[0])}.json")["distances"]
     template = Environment(autoescape=True, trim_blocks=True).from_string(
         files("flashdiff").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     )
@@ -67,9 +71,14 @@ def assemble(folder: str | Path, study: str, degradations: Sequence[str], pairs:
         study=study,
         n=max(r["n"] or 0 for r in records if r["claim"] == "psnr_gain_db"),
         sentences=[sentence(records, d, s) for d, s in pairs],
+        overview=_figure(reports, overview)
+        if (overview := reports / "comparisons/gains_of_pairs.png").is_file()
+        else None,
         claims={_title(d): _claims_table([r for r in records if r["degradation"] == d]) for d in degradations},
-        comparisons=_html(_readable(comparisons(folder, pairs))),
-        sections=[_section(reports, d, [solver for of, solver in pairs if of == d]) for d in degradations],
+        comparisons=_html(_readable(comparisons(folder, pairs), distances)),
+        sections=[_section(reports, d, [solver for of, solver in pairs if of == d], distances) for d in degradations],
+        distances=distances,
+        own_features=distances["perceptual"] == DISTANCES["features"]["perceptual"],
         # the report's own notebook is written after this page, and would appear from the second run on
         notebooks=[
             p.relative_to(reports).as_posix()
@@ -104,11 +113,11 @@ def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
         parts.append(
             f"{'with the published start' if start == 'published' else 'with the consistent start'} Flash needs "
             f"{_number(nfe['value'], '.1f')} times fewer denoiser evaluations than the full-length baseline, {_gain(gain, 'PSNR')} and "
-            f"{_gain(distance, 'perceptual distance')}"
+            f"{_gain(distance, distance['distance'])}"
         )
     order, error = of("ordering_accuracy", None), of("spearman_error", None)
     return (
-        f"<strong>{escape(_title(degradation))}, {escape(solver.upper())}:</strong> the encoder puts "
+        f"<strong>{escape(_title(degradation))}, {escape(solver_label(solver))}:</strong> the encoder puts "
         f"{_number(order['value'], '.1%')} of all pairs of levels in the right order and its severity correlates with the true "
         f"error at {_number(error['value'], '.2f')} (Spearman); " + "; ".join(parts) + "."
     )
@@ -147,7 +156,7 @@ def _html(table: pd.DataFrame) -> str:
     return table.to_html(index=False, border=0, na_rep="")
 
 
-def _section(reports: Path, degradation: str, solvers: Sequence[str]) -> dict:
+def _section(reports: Path, degradation: str, solvers: Sequence[str], distances: Mapping[str, str]) -> dict:
     parts = []
     for title, stage, per_solver, names in PARTS:
         for item in [f"{degradation}-{solver}" for solver in solvers] if per_solver else [degradation]:
@@ -155,8 +164,10 @@ def _section(reports: Path, degradation: str, solvers: Sequence[str]) -> dict:
             images += sorted((reports / "timings" / f"{stage}-{item}").glob("*.png"))
             parts.append(
                 {
-                    "title": title if len(solvers) == 1 or not per_solver else f"{title}: {item.rsplit('-', 1)[1]}",
-                    "tables": [t for t in (_table(reports, name, item) for name in names) if t],
+                    "title": title
+                    if len(solvers) == 1 or not per_solver
+                    else f"{title}: {solver_label(item.rsplit('-', 1)[1])}",
+                    "tables": [t for t in (_table(reports, name, item, distances) for name in names) if t],
                     "figures": [_figure(reports, image) for image in sorted(images, key=_reading_order)],
                 }
             )
@@ -179,20 +190,25 @@ def _figure(reports: Path, image: Path) -> dict:
     }
 
 
-def _table(reports: Path, name: str, item: str) -> dict | None:
+def _table(reports: Path, name: str, item: str, distances: Mapping[str, str]) -> dict | None:
     path = reports / "tables" / f"{name}-{item}.csv"
     if not path.is_file():
         return None
-    return {"caption": TABLE_CAPTIONS[name], "html": _html(_readable(pd.read_csv(path)))}
+    return {"caption": TABLE_CAPTIONS[name], "html": _html(_readable(pd.read_csv(path), distances))}
 
 
-def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of numbers and names as one of texts."""
-    table = with_intervals(table)
+def _readable(table: pd.DataFrame, distances: Mapping[str, str]) -> pd.DataFrame:
+    """A table of numbers and names as one of texts; distances: what readers call the two."""
+    gain = {"perceptual gain": f"{distances['perceptual']} gain"}
+    table = with_intervals(table).rename(columns={**distances, **gain})
     if "degradation" in table:
         table["degradation"] = table["degradation"].str.replace("_", " ")
+    if "solver" in table:
+        table["solver"] = table["solver"].map(solver_label)
     if "sigma hat against" in table:
-        table["sigma hat against"] = table["sigma hat against"].replace(AGAINST)
+        table["sigma hat against"] = table["sigma hat against"].replace(
+            {name: words.format(**distances) for name, words in AGAINST.items()}
+        )
         table = table.rename(columns={"sigma hat against": "σ̂ against"})
     for column in ("method", "baseline"):
         if column in table:
@@ -201,7 +217,8 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns x, x_low, x_high become one readable column "x [low, high]", integers stay, and NaN is an empty cell.
+    """Columns x, x_low, x_high become one readable column "x [low, high]", integers stay, and NaN is an empty cell, or
+    "not measured" where the column has no number at all.
 
     All numbers of a column have the same decimals, fewer the larger its numbers are.
     """
@@ -220,6 +237,6 @@ def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
             if bounds is not None:
                 brackets = [f" [{low:.{digits}f}, {high:.{digits}f}]" for low, high in bounds.to_numpy()]
                 text += pd.Series(brackets, index=table.index).where(bounds.notna().all(axis=1), "")
-            values = text.where(values.notna(), "")
+            values = text.where(values.notna(), "" if values.notna().any() else "not measured")
         readable[column.replace("_", " ")] = values
     return pd.DataFrame(readable)

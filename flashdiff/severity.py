@@ -11,7 +11,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Encoder
 from torch import Tensor, nn
 
-from flashdiff.batch import Stream, normal, uniform
+from flashdiff.batch import Stream, normal, slice_size, uniform
 from flashdiff.datasets import to_float
 from flashdiff.degradations import Degradation, measure
 from flashdiff.prior import Prior
@@ -105,13 +105,16 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         return Severity(self.quant_conv(features) * scale, variance * scale**2)
 
     @torch.no_grad()
-    def infer(self, y: Tensor, batch_size: int = 256) -> Severity:
-        """The encoder on any number of measurements, in slices of batch_size; raises ValueError for NaN or wrong shape."""
+    def infer(self, y: Tensor, batch_size: int | None = None) -> Severity:
+        """The encoder on any number of measurements, in slices of batch_size (None: as many as fit anywhere).
+
+        Raises ValueError for NaN or a wrong shape.
+        """
         if y.ndim != 4 or y.shape[1] != self.config.in_channels:
             raise ValueError(f"y: shape {tuple(y.shape)}; this encoder takes (B, {self.config.in_channels}, H, W).")
         if not bool(torch.isfinite(y).all()):
             raise ValueError("y: contains NaN or infinite values; remove them before encoding.")
-        parts = [self(part.to(self.device, self.dtype)) for part in y.split(batch_size)]
+        parts = [self(part.to(self.device, self.dtype)) for part in y.split(batch_size or slice_size(y))]
         return Severity(torch.cat([p.z_hat for p in parts]), torch.cat([p.variance for p in parts]))
 
 
@@ -152,11 +155,11 @@ def training_loss(
     def loss(model: nn.Module, ids: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         device = prior.abar.device
         x0 = to_float(images[ids]).to(device)
+        with torch.no_grad():
+            z0 = prior.encode(x0)  # first, so that a GPU encodes while the CPU draws the noise
         t = uniform(ids, seed=seed, step=step, stream=Stream.LEVEL, like=x0)
         clean = degradation.apply(x0, degradation.prepare(t, tuple(x0.shape[1:]), ids))
         noise = normal(clean.shape[1:], ids, seed=seed, step=step, stream=Stream.TRAINING_NOISE, like=clean)
-        with torch.no_grad():
-            z0 = prior.encode(x0)
         latent, severity, image = severity_loss_terms(model(clean + noise_std * noise), z0, x0, prior.decode)
         total = latent + lambda_sigma * severity + lambda_image * image
         return total.mean(), {"latent": latent.mean(), "severity": severity.mean(), "image": image.mean()}

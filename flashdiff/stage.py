@@ -221,12 +221,35 @@ def normalise(notebook) -> None:
                     out["data"][kind] = ADDRESS.sub("", text)
 
 
+def _paths(study: Study) -> list[tuple[str, str]]:
+    """(field, path) of everything on disk that a study starts from; a hub's ids and URLs are not."""
+    data, prior = study.data, study.prior
+    found: list[tuple[str, str | None]] = []
+    for section, source in (("data", data), ("data.test_set", data.test_set)):
+        if source is not None:
+            found += [(f"{section}.images", None if source.layout == "hugging_face" else source.images)]
+            found += [(f"{section}.list", source.list)]
+    if prior.kind == "use_prior" and (prior.path.count("/") > 1 or prior.path.startswith(".")):
+        found += [("prior.path", prior.path)]
+        found += (
+            [("prior.path", str(Path(prior.path).with_name("config.yaml")))] if prior.path.endswith(".ckpt") else []
+        )
+    for name, entry in study.degradations.items():
+        weights = getattr(entry, "weights", None)
+        found += [(f"degradations.{name}.weights", None if weights and "://" in weights else weights)]
+    found += [(f"severity.published.{name}", path) for name, path in (study.severity.published or {}).items()]
+    return [(name, path) for name, path in found if path is not None]
+
+
 def check() -> str:
     """Check the study of the current folder before any stage works; returns one line, raises StudyError."""
     study = load()
-    if study.data.images is not None and not Path(study.data.images).is_dir():
+    if missing := [field for field in _paths(study) if not Path(field[1]).exists()]:
         raise StudyError(
-            f"data.images: there is no folder '{study.data.images}'; give the path of your images, relative to params.yaml."
+            "\n".join(
+                f"{name}: there is no '{path}'; put it there, or give its path relative to params.yaml."
+                for name, path in missing
+            )
         )
     size = {"degradations": study.degradations, "solvers": study.solvers, "comparisons": study.pairs}
     counts = ", ".join(f"{len(entries)} {name[:-1] if len(entries) == 1 else name}" for name, entries in size.items())

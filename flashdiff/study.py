@@ -27,13 +27,50 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Data(Section):
+Layout = Literal["folder", "celebahq", "ffhq", "lsun", "hugging_face"]
+
+
+class ImageSource(Section):
+    """Where images lie, and which of them to take."""
+
+    layout: Layout | None = Field(
+        None, description="null: folder, every image below it; celebahq and ffhq: images by number; lsun: LMDB or .webp"
+    )
+    list: str | None = Field(
+        None, description="text file that names the images to take, one per line, in its order; null: all"
+    )
+    split: str | None = Field(None, description="of a Hugging Face data set; null: train")
+    column: str | None = Field(None, description="of a Hugging Face data set; null: image")
+
+    @model_validator(mode="after")
+    def _of_one_layout(self):
+        for field in ("split", "column"):
+            if getattr(self, field) is not None and self.layout != "hugging_face":
+                raise ValueError(f"{field} ({getattr(self, field)}) is for layout: hugging_face; remove it")
+        return self
+
+
+class TestSet(ImageSource):
+    images: str = Field(description="folder of images, or the id of a Hugging Face data set")
+
+
+class Data(ImageSource):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="data set, and the folder below data/raw")
-    images: str | None = Field(description="folder of the user's own images; null for the data set of that name")
+    images: str | None = Field(
+        description="folder of the user's own images, or the id of a Hugging Face data set; null for the data set of that name"
+    )
+    test_set: TestSet | None = Field(None, description="where test images come from; null: from the same images")
     image_size: int = Field(ge=8, description="height and width in pixels")
     channels: Literal[1, 3]
     validation: Count = Field(description="images held out from training for every choice that is made")
     test: Count = Field(description="test images; only for a folder of images, data sets bring their own")
+
+    @model_validator(mode="after")
+    def _of_own_images(self):
+        for field in ("layout", "list", "test_set"):
+            if self.images is None and getattr(self, field) is not None:
+                raise ValueError(f"{field} plays no part without images; remove it, or say where the images are")
+        return self
 
 
 class Autoencoder(Section):
@@ -109,7 +146,10 @@ class TrainPrior(Section):
 
 class UsePrior(Section):
     kind: Literal["use_prior"]
-    path: str = Field(description="folder of a prior that another study has trained, relative to the study's folder")
+    path: str = Field(
+        description="folder of a prior, or a CompVis .ckpt with its config.yaml beside it, relative to the study's folder; "
+        "or the id of a model on the hub"
+    )
 
 
 PriorSection = Annotated[TrainPrior | UsePrior, Field(discriminator="kind")]
@@ -348,6 +388,19 @@ class Severity(Section):
     lambda_sigma: float = Field(ge=0, description="weight of the severity term")
     lambda_image: float = Field(ge=0, description="weight of the image term")
     mixed_precision: Precision
+    accumulation: Count = Field(
+        1,
+        description="parts in which a process works off its images of a step, to save memory; results differ by rounding alone",
+    )
+    published: dict[Name, str] | None = Field(
+        None, description="degradation -> the authors' severity encoder (.ckpt), which is used instead of training one"
+    )
+
+    @model_validator(mode="after")
+    def _parts(self):
+        if self.accumulation > self.batch_size:
+            raise ValueError(f"accumulation ({self.accumulation}) must not be above batch_size ({self.batch_size})")
+        return self
 
 
 class Ordering(Section):
@@ -372,6 +425,9 @@ class Reconstruction(Section):
     n_images: int = Field(ge=4)
     batch_size: Count
     fixed_starts: list[Annotated[int, Field(ge=0)]]
+    distances: Literal["features", "published"] = Field(
+        description="perceptual and Frechet distance: by the prior's own classifier, or LPIPS and FID"
+    )
     controls: bool = Field(True, description="negative controls, too: others' severities, and random starts")
     bootstrap: int = Field(ge=100)
 
@@ -407,6 +463,11 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _fits(self):
+        if self.reconstruction.distances == "published" and self.data.image_size < 16:
+            raise ValueError(
+                f"reconstruction.distances: published needs images of 16 x 16 pixels, which VGG halves four times, and "
+                f"data.image_size is {self.data.image_size}; choose features"
+            )
         if isinstance(self.prior, TrainPrior):
             self._fits_the_prior(self.prior)
         if (
@@ -426,6 +487,12 @@ class Study(Section):
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
+        for name in self.severity.published or {}:
+            if name not in self.degradations:
+                raise ValueError(
+                    f"severity.published.{name}: not among the degradations of the study; "
+                    f"choose one of {', '.join(self.degradations)}"
+                )
         for name, pair in self.pairs.items():
             for field, known in (("degradation", self.degradations), ("solver", self.solvers)):
                 if getattr(pair, field) not in known:

@@ -12,8 +12,10 @@ from flashdiff.metrics import CORRELATIONS, bootstrap, paired_gains
 
 
 def write_rows(rows: pd.DataFrame, path: str | Path) -> None:
-    """Write per-image rows as parquet; refuses NaN, naming the column."""
-    broken = rows.columns[rows.isna().any()]
+    """Write per-image rows as parquet; refuses NaN, naming the column, but where the perceptual distance was not measured."""
+    missing = rows.isna()
+    not_measured = ["perceptual"] if "perceptual" in rows and missing.perceptual.all() else []
+    broken = rows.columns[missing.any()].difference(not_measured, sort=False)
     if len(broken):
         raise ValueError(f"{path}: NaN in {', '.join(broken)}; an image or a model is broken, nothing was written.")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +40,7 @@ def save(table: pd.DataFrame, folder: str | Path, name: str) -> pd.DataFrame:
     table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     readable = table.rename(columns=lambda column: str(column).replace("_", " "))
     readable = readable.map(lambda value: value.replace("_", " ") if isinstance(value, str) else value)
-    readable.style.hide(axis="index").format(precision=3).to_latex(folder / f"{name}.tex", hrules=True)
+    readable.style.hide(axis="index").format(precision=3, na_rep="--").to_latex(folder / f"{name}.tex", hrules=True)
     return table
 
 
@@ -47,8 +49,14 @@ def to_records(table: pd.DataFrame) -> list[dict]:
     return [{k: v for k, v in row.items() if not pd.isna(v)} for row in table.to_dict("records")]
 
 
-def _spread(name: str, interval: Mapping[str, float]) -> dict[str, float]:
-    return {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
+def _number(value: float | None) -> float:
+    """A number of a metrics file; NaN, and so an empty cell, where it has none."""
+    return float("nan") if value is None else value
+
+
+def _spread(name: str, interval: Mapping[str, float | None]) -> dict[str, float]:
+    ends = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
+    return {column: _number(interval[end]) for column, end in ends.items()}
 
 
 def quality_and_nfe(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
@@ -81,8 +89,8 @@ def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:
             if method not in summary["methods"]:
                 continue
             names = ("nfe", "decodes", "psnr", "ssim", "perceptual")
-            means = {name: summary["methods"][method][name]["value"] for name in names}
-            frechet = summary.get("frechet", {}).get(method, {}).get("value")
+            means = {name: _number(summary["methods"][method][name]["value"]) for name in names}
+            frechet = _number(summary.get("frechet", {}).get(method, {}).get("value"))
             head = {"degradation": degradation, "solver": solver, "method": method}
             table.append(head | means | {"frechet": frechet})
     return pd.DataFrame(table)

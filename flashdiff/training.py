@@ -157,13 +157,15 @@ class Run:
 
     def restore(self, file: str | os.PathLike | BinaryIO) -> None:
         """Go on from what :meth:`save` wrote; raises ValueError when it belongs to another recipe."""
-        state = torch.load(file, map_location=self.accelerator.device, weights_only=True)
+        # by way of the CPU: several processes without a GPU call their devices cpu:0, cpu:1, which torch.load does not know
+        state = torch.load(file, map_location="cpu", weights_only=True)
         if decisive(state["recipe"]) != decisive(vars(self.recipe)):
             raise ValueError(f"checkpoint: {file} was written by another recipe; delete it or restore its parameters.")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.ema.load_state_dict(state["ema"])
+        self.ema.to(self.accelerator.device)
         self.history, self.step = state["history"], state["step"]
 
     @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """What a training will cost, told before it starts: time from a step and an evaluation, memory from their peak."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,11 +32,11 @@ class Cost:
 
     def sentence(self, title: str, of_steps: int, n_processes: int = 1) -> str:
         """One line for a person; ``of_steps`` is the length of the whole run, of which a resumed one is a part."""
-        count = f"{self.steps:,} steps" + (f" left of {of_steps:,}" if self.steps < of_steps else "")
-        evaluations = f" and {self.evaluations:,} evaluations of {brief(self.evaluation_seconds)}"
-        processes = "" if n_processes == 1 else f"{n_processes} processes, each with "
+        steps = f"{grouped(self.steps)} steps" + (f" left of {grouped(of_steps)}" if self.steps < of_steps else "")
+        evaluations = f", and {grouped(self.evaluations)} evaluations, {brief(self.evaluation_seconds)} each,"
+        processes = f"{n_processes} processes with " if n_processes > 1 else ""
         return (
-            f"{title}: {count} of {brief(self.step_seconds)}{evaluations if self.evaluations else ''} "
+            f"{title}: {steps}, {brief(self.step_seconds)} each{evaluations if self.evaluations else ''} "
             f"on {processes}{device_name()}: about {duration(self.seconds)}; peak memory {self.memory / 1e9:.1f} GB."
         )
 
@@ -58,8 +59,7 @@ def peak_memory() -> int:
     """Bytes: of tensors on this process's GPU since the last reset; without a GPU, of the whole process so far."""
     if device().type == "cuda":
         return torch.cuda.max_memory_allocated()
-    import resource
-    import sys
+    import resource  # not on every platform
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -76,6 +76,11 @@ def duration(seconds: float) -> str:
     if hours >= 10 or not minutes:
         return f"{seconds / 3600:.0f} h"
     return f"{hours} h {minutes} min"
+
+
+def grouped(count: int) -> str:
+    """Digits in threes: "12 500"."""
+    return f"{count:,}".replace(",", " ")
 
 
 def brief(seconds: float) -> str:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from flashdiff import datasets
 from flashdiff.datasets import (
     SPLITS,
     fetch_fashion_mnist,
     idx_parts,
+    mnist,
     open_split,
     prepare,
     read_idx,
@@ -197,12 +197,12 @@ def test_unknown_split_is_named(splits):
 
 def test_fashion_mnist_from_a_source_to_splits(tmp_path, monkeypatch, idx):
     folder, _ = idx
-    monkeypatch.setattr(datasets, "SOURCES", {"copy": installed_copy(folder)})
+    monkeypatch.setattr(mnist, "SOURCES", {"copy": installed_copy(folder)})
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    assert set(digests) == set(datasets.FASHION_MNIST)
+    assert set(digests) == set(mnist.FASHION_MNIST)
     with pytest.raises(OSError, match="wrong SHA-256"):  # these are not Fashion-MNIST
         fetch_fashion_mnist(tmp_path / "raw")
-    monkeypatch.setattr(datasets, "FASHION_MNIST", digests)
+    monkeypatch.setattr(mnist, "FASHION_MNIST", digests)
     data = {"name": "fashion-mnist", "images": None, "image_size": 8, "channels": 1, "validation": 4}
     frame = prepare(data, 0, tmp_path / "raw", tmp_path / "splits", progress=False)
     assert list(frame["images"]) == [16, 4, 6]

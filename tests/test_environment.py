@@ -16,13 +16,16 @@ from packaging.version import Version
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}  # -base: no Qt
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base",  # -base: no Qt
+               "huggingface-hub": "huggingface_hub", "lmdb": "python-lmdb"}  # fmt: skip
 IMPORT_NAMES = {
     "pillow": "PIL",
     "scikit-image": "skimage",
     "ruamel-yaml": "ruamel",
     "pre-commit": "pre_commit",
     "ipython": "IPython",
+    "torch-fidelity": "torch_fidelity",
+    "huggingface-hub": "huggingface_hub",
 }
 PROGRAMS = {  # needed without an import of their own: run by make, dvc or papermill, or an engine of another library
     "dvc",

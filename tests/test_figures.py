@@ -119,6 +119,19 @@ def quality_table():
     return tables.quality_and_nfe(reconstruction_rows(), n_resamples=100)
 
 
+def claims():
+    """Records of two pairs and of a degradation that no solver reconstructs; one gain was not measured."""
+    claims = {"psnr_gain_db": 0.5, "perceptual_gain": 0.1, "nfe_ratio": 8.0}
+    rows = [("ordering_accuracy", "mixture", None, None, 0.9)]
+    for number, pair in enumerate([("gaussian_blur", "ldps"), ("motion_blur", "ldps_ddim40")]):
+        for side, start in enumerate(("published", "consistent")):
+            rows += [(claim, *pair, start, value * (1 + number + side / 2)) for claim, value in claims.items()]
+    table = pd.DataFrame(rows, columns=["claim", "degradation", "solver", "start", "value"])
+    table = table.assign(low=table.value - 0.05, high=table.value + 0.15).astype(object)
+    table.loc[table.index[-2], ["value", "low", "high"]] = None  # the last pair's perceptual gain
+    return table
+
+
 def reconstructed():
     """Images of every method, of the measurement and of the truth; every image is another one."""
     names = ["truth", "measurement", "no_diffusion", "full_length", "flash_published", "flash_consistent"]
@@ -127,7 +140,7 @@ def reconstructed():
 
 # figure: (its data frame, how it is drawn from one, the columns it needs)
 FROM_ROWS = {
-    "learning_curve": (curve, lambda rows: figures.learning_curve(rows, "gaussian_blur"), ["step", "loss"]),
+    "learning_curve": (curve, lambda rows: figures.learning_curve(rows, "gaussian_blur"), ["step"]),
     "severity_against_level_per_image": (
         ordering_rows,
         figures.severity_against_level_per_image,
@@ -152,6 +165,11 @@ FROM_ROWS = {
         quality_table,
         figures.quality_of_methods,
         ["method", "nfe", "psnr", "psnr_low", "psnr_high", "perceptual", "perceptual_low", "perceptual_high"],
+    ),
+    "gains_of_pairs": (
+        claims,
+        figures.gains_of_pairs,
+        ["claim", "degradation", "solver", "start", "value", "low", "high"],
     ),
     "outliers": (
         lambda: tables.outliers(severity_rows(), k=2),
@@ -209,6 +227,11 @@ AXES = {
     "start_distribution": [("start index of the reverse diffusion", "test images")],
     "wall_clock": [("seconds per image, whole batch kept busy", "")],
     "quality_of_methods": [(label, "") for label in QUALITY],
+    "gains_of_pairs": [
+        ("PSNR, gain (dB)", ""),
+        ("perceptual distance, decrease (%)", ""),
+        ("evaluations, baseline / Flash", ""),
+    ],
 }
 
 
@@ -235,6 +258,7 @@ LEGENDS = {
             LABELS["full_length"],
         ]
     ],
+    "gains_of_pairs": [[LABELS["flash_published"], LABELS["flash_consistent"]]],
     "start_distribution": [[f"mean {(100 * reconstruction_rows(10).sigma_hat[:10]).astype(int).mean():.0f}"]],
 }
 
@@ -407,6 +431,29 @@ def test_quality_of_methods_draws_every_method_that_has_a_name():
         for place, (name, row) in enumerate(zip(written, named.to_dict("records"), strict=True)):
             expected = [place, row[column], row[f"{column}_low"], row[f"{column}_high"]]
             np.testing.assert_allclose(marks[name], expected, rtol=1e-12)
+
+
+def test_gains_of_pairs_draws_both_starts_of_every_pair_that_was_measured():
+    table = claims()
+    figure = figures.gains_of_pairs(table)
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert names == ["gaussian blur, LDPS", "motion blur, LDPS (ddim40)"]
+    scales = {"psnr_gain_db": 1, "perceptual_gain": 100, "nfe_ratio": 1}
+    for axis, (claim, scale) in zip(figure.axes, scales.items(), strict=True):
+        assert axis.lines[0].get_xdata()[0] == (1 if claim == "nfe_ratio" else 0)  # where there is no gain
+        for container, start in zip(axis.containers, ("published", "consistent"), strict=True):
+            rows = table[(table.claim == claim) & (table.start == start)].dropna()
+            assert container.get_label() == LABELS[f"flash_{start}"]
+            points, _, (bars,) = container.lines
+            np.testing.assert_allclose(
+                np.asarray(points.get_xdata(), dtype=float), scale * rows.value.to_numpy(dtype=float)
+            )
+            places = np.asarray(points.get_ydata(), dtype=float)
+            assert (np.round(places) == np.arange(len(rows))).all()
+            assert ((places < np.round(places)) == (start == "published")).all()
+            ends = np.array([segment[:, 0] for segment in bars.get_segments()])
+            np.testing.assert_allclose(ends.astype(float), scale * rows[["low", "high"]].to_numpy(dtype=float))
+    assert len(figure.axes[1].containers[1].lines[0].get_xdata()) == 1
 
 
 def test_start_distribution_counts_the_published_starts():

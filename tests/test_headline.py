@@ -11,7 +11,7 @@ from test_figures import ordering_rows, reconstruction_rows, severity_rows, timi
 from flashdiff import headline, metrics
 from flashdiff import records as files
 
-KEYS = ["claim", "study", "degradation", "solver", "start", "value", "low", "high", "n", "unit", "verdict"]
+KEYS = ["claim", "study", "degradation", "solver", "start", "value", "low", "high", "n", "unit", "distance", "verdict"]
 OF_ENCODER = ["ordering_accuracy", "spearman_level", "spearman_error", "calibration_ratio"]
 OF_START = ["mean_start", "nfe_ratio", "psnr_gain_db", "ssim_gain", "perceptual_gain", "wall_clock_ratio"]
 CONTROLS = ["adaptive_vs_best_fixed", "shuffled_severity", "random_start"]
@@ -80,7 +80,7 @@ def test_a_degradation_without_a_solver_has_the_claims_of_its_encoder(tmp_path):
     alone = [r for r in records if r["degradation"] == "mixture"]
     assert [r["claim"] for r in alone] == OF_ENCODER and {r["solver"] for r in alone} == {None}
     assert len(records) == 4 + 28
-    assert {"", "ldps"} == set(headline.to_frame(records).solver)
+    assert {"", "LDPS"} == set(headline.to_frame(records).solver)
     assert headline.to_markdown(records).splitlines()[0].endswith("| gaussian blur, LDPS | mixture |")
     assert headline.to_markdown(records).count("| |") == 0 and " - |" in headline.to_markdown(records)
 
@@ -299,7 +299,7 @@ def test_the_readme_table_has_a_column_per_pair_and_replaces_the_one_before(tmp_
     cells = {line[0]: line[1:] for line in lines}
     for r in records:
         if r["claim"] in OF_ENCODER + OF_START:
-            label = headline.RULES[r["claim"]].label + (f" ({r['start']} start)" if r["start"] else "")
+            label = headline.label(r) + (f" ({r['start']} start)" if r["start"] else "")
             assert cells[label][degradations.index(r["degradation"])] == headline.describe(r)
 
 

@@ -23,6 +23,7 @@ def pictures(tmp_path):
         Image.fromarray(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8)).save(path)
     (folder / "notes.txt").write_text("not an image")
     (folder / "._0.png").write_bytes(b"what a Mac leaves behind")
+    (folder / "gone.png").symlink_to("what was moved.png")
     (folder / ".thumbnails").mkdir()
     (folder / ".thumbnails" / "0.png").write_bytes(b"no image either")
     return folder
@@ -48,7 +49,7 @@ def test_a_folder_is_split_by_seed_and_names(tmp_path, pictures):
         "shape": ["3 x 8 x 8"] * 3,
         "sha256": [open_split(tmp_path / "a", name).sha256 for name in SPLITS],
     }
-    elsewhere = shutil.copytree(pictures, tmp_path / "elsewhere" / "copy")
+    elsewhere = shutil.copytree(pictures, tmp_path / "elsewhere" / "copy", symlinks=True)
     again = prepare(settings(images=elsewhere, channels=3), 0, tmp_path / "raw2", tmp_path / "b", progress=False)
     assert again.equals(frame)
     other = prepare(data, 1, tmp_path / "raw3", tmp_path / "c", progress=False)

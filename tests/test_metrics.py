@@ -1,8 +1,11 @@
 """Metrics against closed forms and independent computations; intervals on known data."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 
 from flashdiff import metrics
@@ -84,6 +87,25 @@ def test_bootstrap_resamples_images_not_columns():
     assert interval["low"] == interval["high"] == interval["value"] == 1
 
 
+UNKNOWN = {"value": None, "low": None, "high": None}
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_an_interval_of_what_was_not_measured_is_null(broken):
+    """JSON has no NaN and no infinity."""
+    values = np.arange(20.0)
+    assert metrics.bootstrap(np.append(values, broken), np.mean, 100) == UNKNOWN | {"n": 21}
+    for statistic in (lambda a, b: np.mean(a) / np.mean(b), *metrics.CORRELATIONS.values()):
+        assert metrics.bootstrap((np.full(20, broken), values), statistic, 100) == UNKNOWN | {"n": 20}
+    assert metrics.bootstrap(values, lambda v: broken, 100) == UNKNOWN | {"n": 20}
+
+
+def test_an_interval_that_some_resamples_lack_is_null_and_warned_about():
+    with pytest.warns(scipy.stats.DegenerateDataWarning):
+        found = metrics.bootstrap(np.arange(20.0), lambda v: 1.0 if v.min() == 0 else np.nan, 100)
+    assert found == UNKNOWN | {"n": 20}
+
+
 def reconstruction_rows(n=12):
     rng = np.random.default_rng(0)
     base = rng.normal(22, 2, n)
@@ -110,6 +132,29 @@ def test_reconstruction_metrics_refuse_missing_images():
     assert summary["gains"]["flash_published"]["fixed_mean"]["psnr_gain_db"]["value"] == pytest.approx(0.5)
     with pytest.raises(ValueError, match="flash_published lacks images"):
         metrics.reconstruction_metrics(rows.drop(index=rows.index[rows.method == "flash_published"][0]), 200)
+
+
+def test_a_distance_that_was_not_measured_leaves_the_other_metrics():
+    """perceptual is NaN where a study's published networks could not be had."""
+    rows = reconstruction_rows()
+    expected = metrics.reconstruction_metrics(rows, 200)
+    summary = metrics.reconstruction_metrics(rows.assign(perceptual=np.nan), 200)
+    for method, means in summary["methods"].items():
+        assert means.pop("perceptual") == UNKNOWN | {"n": 12}
+        assert expected["methods"][method].pop("perceptual")["value"] > 0
+    for method, gains in summary["gains"].items():
+        for baseline, gain in gains.items():
+            assert gain.pop("perceptual_gain") == UNKNOWN | {"n": 12}
+            assert expected["gains"][method][baseline].pop("perceptual_gain")["n"] == 12
+    assert summary == expected
+    json.dumps(summary, allow_nan=False)
+
+
+def test_a_distance_that_lacks_single_images_is_refused():
+    rows = reconstruction_rows()
+    rows.loc[rows.index[rows.method == "fixed_mean"][3], "perceptual"] = np.nan
+    with pytest.raises(ValueError, match="perceptual: fixed_mean lacks images"):
+        metrics.paired_gains(rows, "flash_published", "full_length", 100)
 
 
 def test_ordering_metrics_does_not_depend_on_row_order():

@@ -4,59 +4,20 @@ It runs in a copy of the repository, so that nothing here depends on what the wo
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from repositories import ROOT, copy_repository, dvc, git, stages_that_ran
 from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[1]
 PAIRS = {"gaussian_blur": "ldps", "random_inpainting": "ldps", "mixture": "latent_daps"}
-ENVIRONMENT = os.environ | {
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # as the Makefile does
-    "DVC_NO_ANALYTICS": "1",
-    "OMP_NUM_THREADS": "1",  # tiny models gain nothing from threads
-}
-
-
-def dvc(folder: Path, *arguments: str, succeeds: bool = True) -> str:
-    """Run dvc in a study's folder and return what it printed, complaints included where it is to fail."""
-    program = Path(sys.executable).with_name("dvc")
-    run = subprocess.run([program, *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
-    said = run.stdout + run.stderr
-    assert (run.returncode == 0) == succeeds, said[-4000:]
-    return run.stdout if succeeds else said
-
-
-def stages_that_ran(said: str) -> set[str]:
-    return set(re.findall(r"Running stage '([^']+)'", said))
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """A git repository with what git would track of this one."""
-    copy = tmp_path_factory.mktemp("repository")
-    if not (ROOT / ".git").exists():
-        pytest.skip("no git repository to copy")
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    ).stdout.split(b"\0")
-    for name in filter(None, map(bytes.decode, tracked)):
-        if (ROOT / name).is_file() and not name.startswith(("data/prior/", "reports/")):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            (copy / name).write_bytes((ROOT / name).read_bytes())
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
-    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "copy"]):
-        subprocess.run([*git, *command], cwd=copy, check=True)
-    return copy
+    return copy_repository(tmp_path_factory.mktemp("repository"))
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +27,8 @@ def study(repository):
     ran = stages_that_ran(dvc(folder, "repro"))
     names = set(YAML(typ="safe").load((folder / "dvc.yaml").read_text())["stages"])
     assert {name.partition("@")[0] for name in ran} == names
-    subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
-    subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "run"],
-        cwd=repository,
-        check=True,
-    )
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", "run")
     return folder
 
 

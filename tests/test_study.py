@@ -46,7 +46,7 @@ def test_shipped_studies_are_valid(path):
     folder = path.parent
     assert study.study == ("fashion-mnist" if folder == ROOT else folder.name)
     assert (folder / study.root).resolve() == ROOT
-    assert study.data.images is None or (folder / study.data.images).is_dir()
+    assert study.data.images is None or study.data.layout or (folder / study.data.images).is_dir()
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,34 @@ def test_shipped_studies_are_valid(path):
             "pairs.blur-ldps: its name must be gaussian_blur-ldps.",
         ),
         (f"{BLUR}.drop_max", 0.5, f"{BLUR}.drop_max: unknown name; did you mean 'std_max'?"),
+        (f"{BLUR}.levels", [0.9, 0.1], f"{BLUR}.levels: [0.9, 0.1] must be the lowest level and the highest."),
+        (f"{BLUR}.levels", [0.5], f"{BLUR}.levels: [0.5] must be the lowest level and the highest."),
+        (
+            f"{BLUR}.levels",
+            [0.5, 1.5],
+            f"{BLUR}.levels.1: 1.5 is not valid: input should be less than or equal to 1.",
+        ),
+        (
+            "degradations.mixture.members.motion_blur.levels",
+            [0.5, 1.0],
+            "degradations.mixture: members.motion_blur.levels: [0.5, 1.0] plays no part in a mixture; remove it.",
+        ),
+        ("severity.accumulation", 9, "severity: accumulation (9) must not be above batch_size (8)."),
+        ("solvers.ldps.corrections", [], "solvers.ldps.corrections: empty; give at least one entry."),
+        (
+            "severity.published",
+            {"blur": "blur.ckpt"},
+            "severity.published.blur: not among the degradations of the study; "
+            "choose one of gaussian_blur, mixture, random_inpainting.",
+        ),
+        (
+            "data.layout",
+            "imagenet",
+            "data.layout: 'imagenet' is not valid: input should be 'folder', 'celebahq', 'ffhq', 'lsun' or 'hugging_face'.",
+        ),
+        ("data.column", "image", "data: column (image) is for layout: hugging_face; remove it."),
+        ("data.test_set", {"list": "test.txt"}, "data.test_set.images: missing; add it."),
+        ("data.test_set", {"images": "a", "lists": "b"}, "data.test_set.lists: unknown name; did you mean 'list'?"),
         ("severity", MISSING, "severity: missing; add it."),
         ("severity.steps", MISSING, "severity.steps: missing; add it."),
         (f"{BLUR}.kind", MISSING, f"{BLUR}.kind: missing; add it."),
@@ -334,8 +362,54 @@ def test_check_refuses_a_missing_folder_of_images_in_one_line(tmp_path):
     done = check(tmp_path)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == (
-        "data.images: there is no folder 'photos'; give the path of your images, relative to params.yaml.\n"
+        "data.images: there is no 'photos'; put it there, or give its path relative to params.yaml.\n"
     )
+
+
+def test_check_names_everything_that_is_missing_on_disk():
+    """A study at paper scale starts from a dozen files: one answer says which are not there, before any work."""
+    done = check(ROOT / "studies/lsun-bedrooms-256")
+    assert done.returncode == 1 and done.stdout == ""
+    fields = [line.partition(":")[0] for line in done.stderr.splitlines()]
+    assert fields == ["data.images", "data.test_set.images", "data.test_set.list", "prior.path", "prior.path",
+                      "degradations.nonlinear_blur.weights"]  # fmt: skip
+    assert "prior.path: there is no '../../datasets/weights/lsun_beds256/config.yaml'; put it there, or" in done.stderr
+
+
+# method.md's table of the paper's runs on FFHQ: (solver's fields, noise correction); PSLD is not defined on nonlinear blur
+PUBLISHED = {
+    ("gaussian_blur", "ldps"): ({"eta": 1}, 1.2),
+    ("gaussian_blur", "gml_dps"): ({"eta": 3, "gamma": 0.05}, 1.2),
+    ("gaussian_blur", "psld"): ({"eta": 2, "gamma": 0.2}, 1.0),
+    ("gaussian_blur", "resample"): ({"g": 400}, 1.2),
+    ("nonlinear_blur", "ldps"): ({"eta": 1}, 1.0),
+    ("nonlinear_blur", "gml_dps"): ({"eta": 3, "gamma": 0.05}, 1.2),
+    ("nonlinear_blur", "resample"): ({"g": 200}, 1.2),
+    ("random_inpainting", "ldps"): ({"eta": 7}, 1.2),
+    ("random_inpainting", "gml_dps"): ({"eta": 10, "gamma": 0.05}, 1.0),
+    ("random_inpainting", "psld"): ({"eta": 10, "gamma": 0.5}, 1.0),
+    ("random_inpainting", "resample"): ({"g": 200}, 1.2),
+}
+
+
+@pytest.mark.parametrize("name", ["ffhq-256", "celebahq-256"])
+def test_the_paper_s_studies_have_its_hyperparameters(name):
+    study = load(ROOT / "studies" / name / "params.yaml")
+    found = {}
+    for pair in study.pairs.values():
+        solver = study.solvers[pair.solver]
+        fields = {field: value for field, [value] in solver.tune}  # one candidate each: nothing is tuned
+        fields |= {"gamma": solver.gamma} if hasattr(solver, "gamma") else {}
+        found[pair.degradation, solver.kind] = (fields, *solver.corrections)
+    assert found == PUBLISHED
+    assert study.data.image_size == 256 and study.reconstruction.n_images == 200
+    assert all(entry.noise_std == 0.1 for entry in study.degradations.values())  # 0.05 for images in [0, 1]
+    blur, inpainting = study.degradations["gaussian_blur"], study.degradations["random_inpainting"]
+    assert (blur.std_min, blur.std_max, 2 * blur.radius + 1) == (0.3, 3.0, 61)
+    assert (inpainting.drop_max, inpainting.levels) == (0.8, [0.875, 1.0])
+    severity = study.severity
+    assert (severity.lambda_sigma, severity.lambda_image, severity.learning_rate) == (1, 1, 1e-4)
+    assert severity.steps * severity.batch_size == 100 * 25_000  # epochs x training images of the authors' list
 
 
 def test_check_loads_nothing_heavy():
