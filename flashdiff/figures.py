@@ -46,7 +46,7 @@ def learning_curve(curve: pd.DataFrame, name: str) -> Figure:
     need(curve, "step")
     held_out = [c for c in curve if c.startswith("validation_") or c in MEASURED]
     losses = [c for c in curve if c not in ("step", *held_out)]
-    figure, axes = canvas(columns=bool(losses) + bool(held_out))
+    figure, axes = canvas(columns=max(1, bool(losses) + bool(held_out)))
     left = axes[0, 0]
     for column in losses:
         left.plot(curve.step, curve[column], label=column, lw=1.2)

@@ -40,7 +40,7 @@ class ImageSource(Section):
         None, description="text file that names the images to take, one per line, in its order; null: all"
     )
     split: str | None = Field(None, description="of a Hugging Face data set; null: train")
-    column: str | None = Field(None, description="of a Hugging Face data set; null: image")
+    column: str | None = Field(None, description="of a Hugging Face data set; null: its only column of images")
 
     @model_validator(mode="after")
     def _of_one_layout(self):
@@ -64,12 +64,15 @@ class Data(ImageSource):
     channels: Literal[1, 3]
     validation: Count = Field(description="images held out from training for every choice that is made")
     test: Count = Field(description="test images; only for a folder of images, data sets bring their own")
+    train: Count | None = Field(None, description="at most so many training images, beside a test_set; null: all")
 
     @model_validator(mode="after")
     def _of_own_images(self):
         for field in ("layout", "list", "test_set"):
             if self.images is None and getattr(self, field) is not None:
                 raise ValueError(f"{field} plays no part without images; remove it, or say where the images are")
+        if self.train is not None and self.test_set is None:
+            raise ValueError(f"train ({self.train}) plays no part without a test_set; remove it")
         return self
 
 

@@ -153,6 +153,14 @@ def test_trained_on_celebahq_tested_on_ffhq(split, tmp_path, celebahq, ffhq):
         test_set={"images": str(ffhq), "layout": "ffhq", "list": str(test)},
     )
     assert found == {"train": [7, 2, 9, 4, 0], "validation": [5, 3], "test": [18, 11, 15]}
+    fewer = split(
+        images=str(celebahq),
+        layout="celebahq",
+        list=str(train),
+        train=2,
+        test_set={"images": str(ffhq), "layout": "ffhq", "list": str(test)},
+    )
+    assert fewer == {"train": [7, 2], "validation": [5, 3], "test": [18, 11, 15]}
     with open(tmp_path / "raw" / "files.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["split"], row["image"], row["copy_of"]) for row in rows[:4]] == [

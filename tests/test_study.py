@@ -107,6 +107,7 @@ def test_shipped_studies_are_valid(path):
             "data.layout: 'imagenet' is not valid: input should be 'folder', 'celebahq', 'ffhq', 'lsun' or 'hugging_face'.",
         ),
         ("data.column", "image", "data: column (image) is for layout: hugging_face; remove it."),
+        ("data.train", 5, "data: train (5) plays no part without a test_set; remove it."),
         ("data.test_set", {"list": "test.txt"}, "data.test_set.images: missing; add it."),
         ("data.test_set", {"images": "a", "lists": "b"}, "data.test_set.lists: unknown name; did you mean 'list'?"),
         ("severity", MISSING, "severity: missing; add it."),

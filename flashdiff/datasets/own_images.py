@@ -49,7 +49,7 @@ def train_and_test(data: Mapping, seed: int, raw_folder: str | Path, progress: b
 
     That order is the list's where the section has one, else that of the layout (numbers, names). The first
     ``data["test"]`` images of the test set are for testing; of the others the last ``data["validation"]`` are for
-    validation and the rest for training. Where only the test set has a list, what it names is not trained on, as in the
+    validation and the rest, or the first ``data["train"]`` of them, for training. Where only the test set has a list, what it names is not trained on, as in the
     published LSUN experiments. ``seed`` plays no part. ValueError, before any image is read, when there are fewer than
     asked for, or when an image would be on both sides.
 
@@ -79,8 +79,9 @@ def train_and_test(data: Mapping, seed: int, raw_folder: str | Path, progress: b
             f"data.test_set: {len(shared)} of its {test} images are also among those of data.images "
             f"({first_of(shared)}); give each side a list, with no image in both."
         )
-    sizes = {"test": test, "validation": validation, "train": len(chosen) - validation}
-    training_files = map(training.file, chain(chosen[-validation:], chosen[:-validation]))
+    held_out, chosen = chosen[-validation:], chosen[:-validation][: data.get("train")]
+    sizes = {"test": test, "validation": validation, "train": len(chosen)}
+    training_files = map(training.file, chain(held_out, chosen))
     files = _read(chain(map(testing.file, tested), training_files), sizes, data, progress)
     return _parts(((file.path, image) for file, image in files), sizes, test + validation, data, Path(raw_folder))
 

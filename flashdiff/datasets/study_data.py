@@ -19,7 +19,7 @@ def prepare(
     """Fetch and split what the study's ``data`` section asks for, read it back, and tell what there is now.
 
     data: name, images (None, or the place of the user's own), image_size, channels, validation and, with images, test;
-    perhaps layout, list, split and column of these images, and a test_set with the same fields. Returns one row per
+    perhaps layout, list, split and column of these images, train, and a test_set with the same fields. Returns one row per
     split: split, images (count), shape ("C x H x W"), sha256.
     """
     write_splits(splits_folder, _source(data)(data, seed, raw_folder, progress), data["name"])
@@ -34,7 +34,7 @@ def _source(data: Mapping) -> Callable[[Mapping, int, str | Path, bool], Parts]:
     if data["name"] not in DATASETS:
         known = ", ".join(DATASETS)
         raise ValueError(f"data.name: {data['name']!r} is not known; take {known}, or give a folder as data.images.")
-    for field in ("layout", "list", "split", "column", "test_set"):
+    for field in ("layout", "list", "split", "column", "test_set", "train"):
         if data.get(field) is not None:
             raise ValueError(
                 f"data.{field}: plays no part without data.images; remove it, or say where the images are."
