@@ -350,13 +350,13 @@ def networks(prior: Prior, flops: Cost, seconds: Cost) -> pd.DataFrame:
         counted, taken = getattr(flops, name), getattr(seconds, name)
         rows.append(
             {
-                "network": name,
+                "network": "severity encoder" if name == "severity" else name,
                 "parameters, M": sum(parameter.numel() for parameter in module.parameters()) / 1e6,
                 "GFLOP forward": counted.forward / 1e9,
                 "GFLOP backward": counted.backward / 1e9,
                 "s forward": taken.forward,
                 "s backward": taken.backward,
-                "GFLOP/s": counted.both / sum(taken) / 1e9,
+                "GFLOP/s": counted.both / taken.both / 1e9,
             }
         )
     return pd.DataFrame(rows)
@@ -401,9 +401,10 @@ def throughput(
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A table for people: numbers in four digits, nothing where there is none."""
+    """A table for people: numbers in four digits, on the right; nothing where there is none."""
     shown = frame.map(lambda value: f"{value:.4g}" if isinstance(value, float) and value == value else value)
-    return shown.fillna("").to_markdown(index=False, disable_numparse=True)
+    sides = ["left" if isinstance(column.iloc[0], str) else "right" for _, column in frame.items()]
+    return shown.fillna("").to_markdown(index=False, disable_numparse=True, colalign=sides)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -471,14 +472,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _explanation(kind: str, cpu_time: bool) -> str:
     memory = "PyTorch's tensors on the GPU" if kind == "cuda" else "resident memory of the process, libraries included"
-    float32 = "TF32 in convolutions" if kind == "cuda" and torch.backends.cudnn.allow_tf32 else "float32 throughout"
-    busy = " Seconds of computing (CPU time of one thread), because the machine had other work." if cpu_time else ""
-    return (
-        "CompVis' CelebA-HQ 256 x 256 model (VQ autoencoder f = 4, UNet) with random weights, Gaussian blur 61 x 61, LDPS. "
-        f"float32: {float32}. Peak memory: {memory}. Backward: to the input of denoiser and decoder, which are frozen, and "
-        "to the weights of the severity encoder. Steps: the fastest after the first one; images/s of Flash and of the loop "
-        f"are computed for {NFE} steps per image, those of training are measured.{busy}"
-    )
+    sentences = [
+        "CompVis' CelebA-HQ 256 x 256 model (VQ autoencoder f = 4, UNet) with random weights, Gaussian blur 61 x 61, LDPS.",
+        "Backward: to the input of denoiser and decoder, which are frozen, and to the weights of the severity encoder.",
+        f"Steps: the fastest after the first one. images/s of Flash and of the loop are computed for {NFE} steps per image,"
+        " those of training are measured.",
+        f"Peak memory: {memory}.",
+    ]
+    if kind == "cuda":
+        sentences.append(f"float32 with TF32 in convolutions: {'yes' if torch.backends.cudnn.allow_tf32 else 'no'}.")
+    if cpu_time:
+        sentences.append("Seconds of computing (CPU time of one thread), because the machine had other work.")
+    return " ".join(sentences)
 
 
 if __name__ == "__main__":

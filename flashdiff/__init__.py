@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 # Loaded on first use: `import flashdiff` stays light, neither torch nor diffusers nor matplotlib comes with it.
 _HOME = {
     "Prior": "prior",
+    "FlashPipeline": "pipeline",
     "SeverityEncoder": "severity",
     "GaussianBlur": "degradations",
     "RandomInpainting": "degradations",

@@ -22,6 +22,7 @@ from flashdiff.explore import Explorer
 from flashdiff.flash import ConsistentStart, FixedStart, Flash, InversionStart, PublishedStart
 from flashdiff.pipeline import FlashPipeline
 from flashdiff.prior import Prior
+from flashdiff.prior_training import build_autoencoder
 from flashdiff.severity import SeverityEncoder
 from flashdiff.solvers import LDPS, PSLD, LatentDAPS
 from flashdiff.walks import EvenlySpaced
@@ -63,6 +64,11 @@ def pipe(study):
 def measurement():
     x = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 1, 16, 16))).float()
     return measure(x, BLUR, torch.tensor([0.2, 0.9, 0.5]), 0.1, ids=IDS)
+
+
+def memory(pipe):
+    """What a pipeline is made of besides its components."""
+    return {name: pipe.config[name] for name in ("pixel_unshuffle", "degradation", "tuned")}
 
 
 def flash(study, solver, start, seed=0):
@@ -239,6 +245,24 @@ def test_pictures_are_measurements(pipe):
     assert np.abs(pipe._images(Image.fromarray(colour))[0, 0].numpy() - luma).max() <= 1 / 127.5
 
 
+def test_pictures_of_a_colour_prior(pipe):
+    """Height and width differ, so that axes in the wrong order show; grey pictures become three equal channels."""
+    prior = Prior(build_autoencoder(3, 2, [8, 16], 4, 1), pipe.unet, pipe.scheduler.alphas_cumprod, pixel_unshuffle=2)
+    prior.autoencoder.register_to_config(scaling_factor=1.7)
+    encoder = SeverityEncoder.from_prior(Prior(prior.autoencoder, pipe.unet, pipe.scheduler.alphas_cumprod, 2))
+    parts = pipe.components | {"vae": prior.autoencoder, "severity_encoder": encoder}
+    pipe = FlashPipeline(**parts, **memory(pipe))
+    values = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    y = torch.from_numpy(values.transpose(2, 0, 1)[None] / 127.5 - 1).float()
+    expected = pipe(y, operator=BLUR, t=0.5, output_type="np").images
+    got = pipe(Image.fromarray(values), operator=BLUR, t=0.5, output_type="np").images
+    assert got.shape == (1, 16, 24, 3)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
+    grey = Image.fromarray(values[..., 0])
+    same = pipe(grey.convert("RGB"), operator=BLUR, t=0.5).images
+    assert torch.equal(pipe(grey, operator=BLUR, t=0.5).images, same)
+
+
 class Nonlinear(GaussianBlur):
     linear = False
 
@@ -344,7 +368,7 @@ def quantised():
 def with_quantised(pipe):
     prior = Prior(quantised(), pipe.unet, pipe.scheduler.alphas_cumprod, pixel_unshuffle=2)
     components = pipe.components | {"vae": prior.autoencoder, "severity_encoder": SeverityEncoder.from_prior(prior)}
-    return FlashPipeline(**components, **pipe.parameters)
+    return FlashPipeline(**components, **memory(pipe))
 
 
 @pytest.mark.parametrize("kind", ["AutoencoderKL", "VQModel"])
@@ -375,8 +399,8 @@ def test_folder_round_trip(pipe, measurement, tmp_path, kind):
     assert_same(again(measurement), parts)
 
 
-def test_components_and_parameters_make_the_pipeline_again(pipe, measurement):
-    again = FlashPipeline(**pipe.components, **pipe.parameters)
+def test_components_and_memory_make_the_pipeline_again(pipe, measurement):
+    again = FlashPipeline(**pipe.components, **memory(pipe))
     assert torch.equal(again(measurement).images, pipe(measurement).images)
 
 
@@ -477,7 +501,7 @@ def test_parts_that_do_not_fit_are_refused(pipe):
 
 def test_any_scheduler_of_the_diffusion_does(pipe, measurement, tmp_path, tiny_diffusion):
     """Only its alphas_cumprod count."""
-    other = FlashPipeline(**pipe.components | {"scheduler": DDIMScheduler(**tiny_diffusion)}, **pipe.parameters)
+    other = FlashPipeline(**pipe.components | {"scheduler": DDIMScheduler(**tiny_diffusion)}, **memory(pipe))
     other.save_pretrained(tmp_path / "ddim")
     again = FlashPipeline.from_pretrained(tmp_path / "ddim")
     assert isinstance(again.scheduler, DDIMScheduler)

@@ -49,9 +49,9 @@ def train_and_test(data: Mapping, seed: int, raw_folder: str | Path, progress: b
 
     That order is the list's where the section has one, else that of the layout (numbers, names). The first
     ``data["test"]`` images of the test set are for testing; of the others the last ``data["validation"]`` are for
-    validation and the rest, or the first ``data["train"]`` of them, for training. Where only the test set has a list, what it names is not trained on, as in the
-    published LSUN experiments. ``seed`` plays no part. ValueError, before any image is read, when there are fewer than
-    asked for, or when an image would be on both sides.
+    validation and the rest, or the first ``data["train"]`` of them, for training. Where only the test set has a list,
+    what it names is not trained on, as in the published LSUN experiments. ``seed`` plays no part. ValueError, before any
+    image is read, when there are fewer than asked for, or when an image would be on both sides.
 
     Test and validation images are exactly those that are named: if one has the pixels of another in the other split,
     reading them ends in a ValueError. For training, an exact copy of an earlier image is left out. ``raw_folder``
