@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from flashdiff import cli, comparison, methods, records
+from flashdiff import cli, comparison, methods, metrics, records
 from flashdiff.flash import FixedStart, match_snr
 from flashdiff.study import load, select
 
@@ -48,6 +48,27 @@ def test_every_method_and_its_controls_run(bench, chosen, tmp_path):
     assert (rows.groupby("method").size() == 6).all() and set(timings) == expected | {"severity_encoder"}
     assert (rows.nfe == rows.start + 1).all() and (rows.decodes == rows.start + 2).all()
     assert timings["full_length"]["nfe"] == 240 and timings["full_length"]["engine_calls"] == 80
+
+
+def test_without_controls_the_rest_is_the_same(bench, chosen, tmp_path):
+    whole = comparison.reconstruct(bench, chosen, [3], tmp_path / "run")
+    fewer = comparison.reconstruct(bench, chosen, [3], tmp_path / "run", controls=False)
+    assert set(whole) - set(fewer) == {f"{c}_{start}" for c in methods.CONTROLS for start in methods.STARTS}
+    rows, _ = comparison.tabulate(bench, fewer)
+    gains = metrics.reconstruction_metrics(rows, n_resamples=100)["gains"]
+    assert set(gains["flash_published"]) == {"full_length", "no_diffusion", "fixed_mean"}
+    for method, result in fewer.items():
+        assert torch.equal(result.images, whole[method].images)
+
+
+def test_levels_of_the_entry_are_those_that_are_reconstructed(bench):
+    entry = select(load(), "degradations.gaussian_blur") | {"levels": [0.75, 1.0]}
+    severe = comparison.Bench.load("test", 6, entry, "gaussian_blur", bench.solver, seed=0, batch_size=4)
+    torch.testing.assert_close(severe.measurement.t, 0.75 + bench.measurement.t / 4)
+    worst = comparison.Bench.load(
+        "test", 6, entry | {"levels": [1.0, 1.0]}, "gaussian_blur", bench.solver, seed=0, batch_size=4
+    )
+    assert worst.measurement.t.tolist() == [1.0] * 6
 
 
 def test_baselines_share_the_start_rule():
@@ -102,6 +123,14 @@ def test_tuning_chooses_the_best_trial_of_every_method(bench):
     run = bench.flash(FixedStart(bench.mean_start, 1.0), {"eta": 0.3})(bench.measurement)
     trial = trials[(trials.method == "fixed") & (trials.eta == 0.3) & (trials.fresh == 1.0)]
     assert trial.psnr.item() == pytest.approx(bench.quality(run.images)["psnr"].mean(), abs=1e-4)
+
+
+def test_a_single_candidate_is_taken_and_nothing_is_run_for_it(bench):
+    chosen, trials = comparison.tune(bench, {"eta": [0.3]}, corrections=[1.2], consistent=[1.0, 1.5])
+    assert set(trials.method) == {"flash_consistent", "fixed"}  # these have a choice
+    assert chosen["flash_published"] == {"solver": {"eta": 0.3}, "start": {"correction": 1.2}}
+    assert chosen["full_length"] == {"solver": {"eta": 0.3}, "start": {}}
+    assert "flash_inversion" not in chosen
 
 
 def test_a_diverged_candidate_is_not_chosen(bench, monkeypatch):

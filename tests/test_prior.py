@@ -1,11 +1,15 @@
 """The prior: schedule, the reverse step against the closed-form posterior, round trips through disk."""
 
 import json
+from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 
-from flashdiff.prior import Prior
+from flashdiff.prior import Prior, take_prior
+
+COMPVIS = Path(__file__).parent / "data/compvis-vq"
 
 
 def test_index_minus_one_is_clean(tiny_prior):
@@ -75,3 +79,77 @@ def test_missing_and_foreign_folders_are_one_sentence(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "Other", "transformer": ["diffusers", "X"]}))
     with pytest.raises(ValueError, match="vqvae or vae, unet and scheduler are needed"):
         Prior.from_pretrained(tmp_path)
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_prior_that_is_taken_replaces_the_one_before_whole(tiny_prior, tiny_diffusion, tmp_path):
+    """A vqvae left beside a new vae would be read in its place."""
+    source, target = tmp_path / "other", tmp_path / "data" / "prior"
+    tiny_prior.save_pretrained(source, tiny_diffusion)
+    (source / "README.md").write_text("the card")
+    (target / "vqvae").mkdir(parents=True)
+    (target / "vqvae" / "config.json").write_text("{}")
+    taken = take_prior(source, target)
+    assert files(target) == files(source)
+    torch.testing.assert_close(taken.abar, tiny_prior.abar)
+
+
+def test_a_compvis_checkpoint_is_taken_with_the_config_beside_it(tmp_path):
+    taken = take_prior(COMPVIS / "model.ckpt", tmp_path / "prior")
+    again = Prior.from_pretrained(tmp_path / "prior")
+    assert taken.quantised and again.n_steps == 1000
+    for a, b in zip(again.parameters(), Prior.from_pretrained(COMPVIS / "model.ckpt").parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_model_of_the_hub_is_taken_from_its_cache(tiny_prior, tiny_diffusion, tmp_path, monkeypatch):
+    """The hub's cache holds links to its blobs; what is taken holds the files themselves."""
+    cache, blobs = tmp_path / "cache", tmp_path / "blobs"
+    tiny_prior.save_pretrained(blobs, tiny_diffusion)
+    for path in [path for path in blobs.rglob("*") if path.is_file()]:
+        link = cache / path.relative_to(blobs)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    asked = {}
+
+    def snapshot_download(repo_id, allow_patterns):
+        asked[repo_id] = allow_patterns
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    take_prior("CompVis/ldm-celebahq-256", tmp_path / "prior")
+    assert asked == {"CompVis/ldm-celebahq-256": ["model_index.json", "vqvae/*", "vae/*", "unet/*", "scheduler/*"]}
+    assert files(tmp_path / "prior") == files(blobs)
+    assert not any(path.is_symlink() for path in (tmp_path / "prior").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (
+            "CompVis/ldm-celebahq-256",
+            FileNotFoundError,
+            "there is no folder 'CompVis/ldm-celebahq-256', and the hub does",
+        ),
+        ("../another/study/prior", FileNotFoundError, "there is no folder '../another/study/prior'"),
+        (str(COMPVIS / "nowhere.ckpt"), FileNotFoundError, "nowhere.ckpt"),
+        (str(COMPVIS), FileNotFoundError, "model_index.json is missing"),
+    ],
+)
+def test_what_cannot_be_taken_leaves_the_prior_before(source, error, message, tmp_path, monkeypatch):
+    def offline(repo_id, **options):
+        huggingface_hub.utils.validate_repo_id(repo_id)
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    target = tmp_path / "prior"
+    target.mkdir()
+    (target / "model_index.json").write_text("{}")
+    with pytest.raises(error, match=message):
+        take_prior(source, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["prior"] and files(target) == {
+        Path("model_index.json"): b"{}"
+    }
