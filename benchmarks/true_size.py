@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.engine import machine, peak_mib
 from flashdiff.batch import Stream, normal
-from flashdiff.convert import DiffusionParameters, checked
+from flashdiff.compvis_config import DiffusionParameters, checked
 from flashdiff.datasets import to_float
 from flashdiff.degradations import GaussianBlur, Measurement, Operator, measure
 from flashdiff.flash import FixedStart, Flash

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashdiff.convert import FirstStage, Source, account, checked, fill, first_stage_sources, read_checkpoint
+from flashdiff.checkpoints import account, read_checkpoint
+from flashdiff.compvis_config import FirstStage, checked
+from flashdiff.compvis_names import Source, fill, first_stage_sources
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder
 

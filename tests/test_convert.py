@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from torch import nn
 
-from flashdiff import cli, convert
+from flashdiff import checkpoints, cli, compvis_config, compvis_names
 from flashdiff.convert import convert_compvis, read_compvis
 from flashdiff.prior import Prior
 from flashdiff.published_severity import load_published
@@ -522,14 +522,14 @@ def test_published_sizes(config):
         "channel_mult": [1, 2, 3, 4],
         "num_head_channels": 32,
     }
-    checked = convert.checked(convert.Config, config, "config").model.params
+    checked = compvis_config.checked(compvis_config.Config, config, "config").model.params
     with torch.device("meta"):
         first, unet = published(config)
         ours = VQModel(**checked.first_stage_config.params.ddconfig.diffusers(), num_vq_embeddings=8192)
         our_unet = UNet2DModel(**checked.unet_config.params.diffusers())
     for original, sources in (
-        (first, convert.first_stage_sources(ours)),
-        (unet, convert.unet_sources(our_unet)),
+        (first, compvis_names.first_stage_sources(ours)),
+        (unet, compvis_names.unet_sources(our_unet)),
     ):
         expected = {name: tuple(value.shape) for name, value in original.state_dict().items()}
         assert {source.key: source.shape for source in sources.values()} == expected
@@ -799,7 +799,7 @@ def test_lightnings_traces_in_published_checkpoints_do_no_harm(content, lightnin
 
 
 def test_stand_ins_do_nothing():
-    for kind in convert.STAND_INS:
+    for kind in checkpoints.STAND_INS:
         thing = kind("touch", mode=1)
         thing.__setstate__({"a": 1})
         assert vars(thing) == {}
