@@ -74,7 +74,7 @@ def reconstruct(arguments: argparse.Namespace) -> str:
 
 def convert(arguments: argparse.Namespace) -> str:
     """Write an original latent-diffusion checkpoint as a prior's folder; returns one line."""
-    from flashdiff.convert import convert_compvis
+    from flashdiff.prior_sources import convert_compvis
 
     prior = convert_compvis(arguments.checkpoint, arguments.config, arguments.target, ema=not arguments.raw)
     size = sum(parameter.numel() for parameter in prior.parameters()) / 1e6

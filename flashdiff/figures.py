@@ -33,7 +33,7 @@ from flashdiff.tables import quality_and_nfe
 __all__ = [
     "calibration", "degradation_levels", "error_statistics", "gains_of_pairs", "image_grid", "learning_curve", "matched_pairs",
     "ordering_by_pair", "outliers", "quality_against_steps", "quality_of_methods", "reconstructions", "save",
-    "severity_against_level", "severity_against_level_per_image", "start_distribution", "wall_clock",
+    "severity_against_level", "severity_against_level_per_image", "start_distribution", "starts_by_severity", "wall_clock",
 ]  # fmt: skip
 
 MEASURED = ("accuracy", "ordering_accuracy", "spearman_error", "calibration_ratio")
@@ -193,6 +193,35 @@ def quality_against_steps(rows: pd.DataFrame, perceptual: str = PERCEPTUAL) -> F
         steps_on_log_axis(axis)
         axis.set(xlabel=NFE, ylabel=label)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def starts_by_severity(table: pd.DataFrame) -> Figure:
+    """PSNR of fixed starts against their cost, one line per third of the images by severity, relative to the start of
+    equal mean cost, with 95% intervals; where Flash starts each third is marked.
+
+    table: what :func:`flashdiff.tables.fixed_starts_by_severity` says.
+    """
+    gain = "psnr_gain_db"
+    need(table, "images", "nfe", "flash_nfe", *(f"{gain}{end}" for end in ("", "_low", "_high")))
+    figure, axes = canvas(width=5.0, height=3.8)
+    axis = axes[0, 0]
+    axis.axhline(0, color="0.4", lw=1)
+    thirds = table.groupby("images", sort=False)
+    for number, ((images, part), colour) in enumerate(
+        zip(thirds, sns.color_palette("viridis", len(thirds)), strict=True)
+    ):
+        spread = [part[gain] - part[f"{gain}_low"], part[f"{gain}_high"] - part[gain]]
+        aside = 1.02 ** (number - 1)  # else the intervals cover each other
+        axis.errorbar(
+            part.nfe * aside, part[gain], yerr=spread, marker="s", ms=4, lw=1.2, capsize=2, color=colour, label=images
+        )
+        axis.axvline(part.flash_nfe.iloc[0], color=colour, ls=":", lw=1.5)
+    axis.plot([], [], color="0.4", ls=":", lw=1.5, label="where Flash starts them (mean)")
+    steps_on_log_axis(axis)
+    axis.set(xlabel=f"{NFE} of a fixed start", ylabel="PSNR, gain over the start of equal NFE (dB)")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

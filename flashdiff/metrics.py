@@ -1,19 +1,17 @@
-"""Image quality per image, distances in a small classifier's features, intervals, and the numbers a stage reports.
+"""Image quality per image, distances in a small classifier's features, and the numbers a stage reports.
 
 LPIPS and FID need networks trained on photographs (:mod:`flashdiff.published_distances`); at 32 x 32 the *perceptual
 distance* and the *Frechet distance* here are measured in the features of a small classifier of the study's own training
 images, and are named so.
 """
 
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import scipy.linalg
-import scipy.stats
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
@@ -23,7 +21,9 @@ from torch import Tensor, nn
 
 from flashdiff.datasets import to_float
 from flashdiff.devices import device
+from flashdiff.intervals import CORRELATIONS, bootstrap, paired_gains, significant
 from flashdiff.methods import ADAPTIVE, baselines, distance_names
+from flashdiff.tables import calibration
 from flashdiff.training import Recipe, keyed, train
 
 
@@ -171,37 +171,7 @@ def frechet_distances(
 ) -> dict[str, dict[str, float | int | None]]:
     """{method: {"value", "n"}}: Frechet distance of every method's images to the true ones; None: not measured."""
     found = distances.frechet({method: torch.from_numpy(part) for method, part in images.items()}, truth)
-    return {method: {"value": _round(value), "n": len(truth)} for method, value in found.items()}
-
-
-def bootstrap(
-    columns: np.ndarray | tuple[np.ndarray, ...], statistic: Callable[..., float], n_resamples: int, seed: int = 0
-) -> dict[str, float | int | None]:
-    """{"value", "low", "high", "n"}: a statistic of per-image columns (n,) with its 95% percentile bootstrap interval.
-
-    Images are resampled, all columns of an image together. statistic(*columns) -> number. Value and bounds are None
-    where one of them is no finite number: of a column that was not measured (NaN), or of too few images.
-    """
-    columns = columns if isinstance(columns, tuple) else (columns,)
-    unknown = {"value": None, "low": None, "high": None, "n": len(columns[0])}
-    if not all(np.isfinite(column).all() for column in columns):
-        return unknown
-    value = float(statistic(*columns))
-    if not math.isfinite(value):
-        return unknown
-    result = scipy.stats.bootstrap(
-        columns,
-        lambda *resampled: statistic(*resampled),
-        paired=True,
-        vectorized=False,
-        n_resamples=n_resamples,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = (float(bound) for bound in result.confidence_interval)
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return unknown
-    return {"value": _round(value), "low": _round(low), "high": _round(high), "n": len(columns[0])}
+    return {method: {"value": significant(value), "n": len(truth)} for method, value in found.items()}
 
 
 def ordering_metrics(rows: pd.DataFrame, seed: int = 0, n_resamples: int = 2000) -> dict:
@@ -213,20 +183,11 @@ def ordering_metrics(rows: pd.DataFrame, seed: int = 0, n_resamples: int = 2000)
     return {"ordering_accuracy": bootstrap(accuracy, np.mean, n_resamples, seed), "levels": int(rows.t.nunique())}
 
 
-CORRELATIONS = {
-    "pearson": lambda a, b: scipy.stats.pearsonr(a, b).statistic,
-    "spearman": lambda a, b: scipy.stats.spearmanr(a, b).statistic,
-    "kendall": lambda a, b: scipy.stats.kendalltau(a, b).statistic,
-}
-
-
 def severity_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distances: str = "features") -> dict:
     """How predicted severity relates to level and true error; calibration; how Gaussian the error is.
 
     distances: what measured them (``reconstruction.distances``); their names for readers are in "distances".
     """
-    from flashdiff.tables import calibration
-
     sigma, sbar, t = (rows[name].to_numpy() for name in ("sigma_hat", "sbar", "t"))
     summary: dict = {"distances": distance_names(distances, len(rows))}
     for name, correlation in CORRELATIONS.items():
@@ -235,44 +196,12 @@ def severity_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distan
     summary["calibration_ratio"] = bootstrap((sigma, sbar), lambda a, b: np.mean(a) / np.mean(b), n_resamples, seed)
     bins = calibration(rows, bins=10)
     gap = float(np.average((bins.sigma_hat - bins.sbar).abs(), weights=bins.n))
-    summary["expected_calibration_error"] = _round(gap)
+    summary["expected_calibration_error"] = significant(gap)
     summary["mean_start"] = bootstrap(rows.start.to_numpy(dtype=float), np.mean, n_resamples, seed)
     summary |= {f"start_p{q:02d}": float(np.percentile(rows.start, q)) for q in (5, 95)}
     for name in ("kurtosis", "neighbour_correlation"):
         summary[name] = bootstrap(rows[name].to_numpy(), np.mean, n_resamples, seed)
     return summary
-
-
-def by_method(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """One column of the reconstruction rows as a table image x method; refuses images that a method lacks.
-
-    A column that is NaN throughout was not measured, and stays.
-    """
-    table = rows.pivot(index="image", columns="method", values=column)
-    if table.isna().any().any() and not rows[column].isna().all():
-        lacking = ", ".join(table.columns[table.isna().any()])
-        raise ValueError(
-            f"{column}: {lacking} lacks images that other methods have, or holds NaN; rerun stage reconstruct."
-        )
-    return table
-
-
-def paired_gains(rows: pd.DataFrame, method: str, baseline: str, n_resamples: int, seed: int = 0) -> dict:
-    """Gains of a method over a baseline on the same images, with intervals: psnr_gain_db, ssim_gain, perceptual_gain
-    (relative decrease of the mean distance) and nfe_ratio (mean of the baseline / mean of the method)."""
-    column = {name: by_method(rows, name) for name in ("psnr", "ssim", "perceptual", "nfe")}
-    ours = {name: table[method].to_numpy(dtype=float) for name, table in column.items()}
-    theirs = {name: table[baseline].to_numpy(dtype=float) for name, table in column.items()}
-
-    def interval(statistic, name):
-        return bootstrap((ours[name], theirs[name]), statistic, n_resamples, seed)
-
-    return {
-        "psnr_gain_db": interval(lambda a, b: np.mean(a - b), "psnr"),
-        "ssim_gain": interval(lambda a, b: np.mean(a - b), "ssim"),
-        "perceptual_gain": interval(lambda a, b: 1 - np.mean(a) / np.mean(b), "perceptual"),
-        "nfe_ratio": interval(lambda a, b: np.mean(b) / np.mean(a), "nfe"),
-    }
 
 
 def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distances: str = "features") -> dict:
@@ -307,23 +236,15 @@ def speed_metrics(timings: Mapping[str, Mapping[str, float]]) -> dict:
     return {
         "wall_clock_ratio": {
             method: {
-                "value": _round(full / timings[method]["seconds"]),
+                "value": significant(full / timings[method]["seconds"]),
                 "low": None,
                 "high": None,
                 "n": timings[method]["images"],
             }
             for method in adaptive
         },
-        "seconds_per_image": {method: _round(t["seconds"] / t["images"]) for method, t in measured.items()},
+        "seconds_per_image": {method: significant(t["seconds"] / t["images"]) for method, t in measured.items()},
         "milliseconds_per_evaluation": {
-            method: _round(1e3 * t["seconds"] / t["nfe"]) for method, t in measured.items()
+            method: significant(1e3 * t["seconds"] / t["nfe"]) for method, t in measured.items()
         },
     }
-
-
-def _round(value: float) -> float | None:
-    """Six significant digits: what a bootstrap of some dozens of images can tell, and stable between runs.
-
-    None for what is no finite number, which JSON has no word for.
-    """
-    return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -6,9 +6,6 @@ the whole batch and samples here stand at different steps.
 """
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashdiff.batch import rows
+from flashdiff.compvis import read_compvis
 
 AUTOENCODERS = ("vqvae", "vae")
 
@@ -52,9 +50,7 @@ class Prior(nn.Module):
         from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DModel, VQModel
 
         if Path(path).suffix == ".ckpt":
-            from flashdiff.convert import read_compvis
-
-            return read_compvis(path, Path(path).with_name("config.yaml"))[0]
+            return cls.from_compvis(path, Path(path).with_name("config.yaml"))
         try:
             index = DiffusionPipeline.load_config(str(path))
         except OSError as error:
@@ -78,6 +74,14 @@ class Prior(nn.Module):
                 f"prior: prediction_type is {scheduler.config.prediction_type!r}; only 'epsilon' is supported."
             )
         return cls(autoencoder, unet, scheduler.alphas_cumprod, index.get("pixel_unshuffle", 1))
+
+    @classmethod
+    def from_compvis(cls, checkpoint: str | Path, config: str | Path, *, ema: bool = True) -> Self:
+        """Read an original checkpoint; arguments and errors are those of :func:`flashdiff.compvis.read_compvis`."""
+        from diffusers import DDPMScheduler
+
+        model = read_compvis(checkpoint, config, ema=ema)
+        return cls(model.autoencoder, model.unet, DDPMScheduler(**model.scheduler).alphas_cumprod)
 
     def save_pretrained(self, path: str | Path, scheduler_config: dict) -> None:
         """Write the ``LDMPipeline`` layout; scheduler_config are the keyword arguments of diffusers' DDPMScheduler."""
@@ -144,41 +148,3 @@ class Prior(nn.Module):
         z_weight, z0_weight = eps_weight, abar_prev.sqrt() - eps_weight * abar.sqrt()
         to = z.dtype
         return z_weight.to(to) * z + z0_weight.to(to) * z0 + variance.sqrt().to(to) * noise
-
-
-def take_prior(source: str | Path, target: str | Path) -> Prior:
-    """Put a prior into the folder ``target``, which it replaces, and return it.
-
-    source: a folder, copied with what lies beside the model (card, features); the id of a model on the hub, downloaded;
-    or a CompVis .ckpt with its config.yaml beside it, converted. The prior is read before ``target`` is touched; raises
-    as :meth:`Prior.from_pretrained` does, FileNotFoundError for a model that cannot be downloaded.
-    """
-    from flashdiff.convert import convert_compvis
-
-    source, target = Path(source), Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
-        complete = Path(folder) / target.name
-        if source.suffix == ".ckpt":
-            prior = convert_compvis(source, source.with_name("config.yaml"), complete)
-        else:
-            local = source if source.is_dir() else _download(str(source))
-            prior = Prior.from_pretrained(local)
-            shutil.copytree(local, complete)  # follows the links of the hub's cache
-        shutil.rmtree(target, ignore_errors=True)
-        os.rename(complete, target)
-    return prior
-
-
-def _download(hub_id: str) -> Path:
-    """The folder of a model of the hub in its local cache, with what a prior needs of it."""
-    from huggingface_hub import snapshot_download
-
-    parts = [f"{name}/*" for name in (*AUTOENCODERS, "unet", "scheduler")]
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=["model_index.json", *parts]))
-    except Exception as error:  # offline, unknown, gated: each of the hub's libraries has its own classes for it
-        raise FileNotFoundError(
-            f"prior.path: there is no folder '{hub_id}', and the hub does not give that model "
-            f"({str(error).splitlines()[0]}); give a folder, or connect to the network and run again."
-        ) from error

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from flashdiff.methods import ADAPTIVE
-from flashdiff.metrics import CORRELATIONS, bootstrap, paired_gains
+from flashdiff.intervals import CORRELATIONS, bootstrap, by_method, paired_gains
+from flashdiff.methods import ADAPTIVE, STARTS, label
 
 
 def write_rows(rows: pd.DataFrame, path: str | Path) -> None:
@@ -76,6 +76,61 @@ def paired_comparison(rows: pd.DataFrame, method: str, baseline: str, n_resample
     for name, interval in paired_gains(rows, method, baseline, n_resamples, seed).items():
         row |= _spread(name, interval)
     return pd.DataFrame([row])
+
+
+THIRDS = ("least severe third", "middle third", "most severe third")
+"""The images of a comparison in three groups of equal count by predicted severity."""
+
+
+def _third(rows: pd.DataFrame) -> pd.Series:
+    """The third of every image, by image."""
+    sigma = rows.groupby("image").sigma_hat.first()
+    return pd.qcut(sigma.rank(method="first"), len(THIRDS), labels=THIRDS)
+
+
+def fixed_starts_by_severity(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """What every fixed start does for each third of the images: one row per third and start, in the order of cost.
+
+    nfe: the start's cost; psnr_gain_db: gain over the start of equal mean cost, paired, with its 95% interval; flash_nfe:
+    what Flash spends on this third. ``rows`` hold one row per image and method, each image with its sigma_hat.
+    """
+    psnr, nfe, third = by_method(rows, "psnr"), by_method(rows, "nfe"), _third(rows)
+    fixed = sorted((method for method in psnr if method.startswith("fixed_")), key=lambda method: nfe[method].mean())
+    table = []
+    for images in THIRDS:
+        of_third, cost = psnr[third == images], nfe[third == images]
+        for method in fixed:
+            gain = bootstrap((of_third[method] - of_third.fixed_mean).to_numpy(), np.mean, n_resamples, seed)
+            head = {"images": images, "nfe": cost[method].mean(), "flash_nfe": cost[STARTS["consistent"]].mean()}
+            table.append(head | _spread("psnr_gain_db", gain))
+    return pd.DataFrame(table)
+
+
+def headroom(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """What a choice of the start can gain: the best of the fixed starts for all images, for each third by severity, and
+    for each image, beside what Flash reaches; psnr_gain_db is over the best start for all, paired, with its 95% interval.
+
+    The choices look at the very PSNR that they are measured by: no rule that chooses from these starts gains more. The
+    one per image follows the luck of the noise, too, which no severity can tell.
+    """
+    psnr, nfe, third = by_method(rows, "psnr"), by_method(rows, "nfe"), _third(rows)
+    fixed = psnr[[method for method in psnr if method.startswith("fixed_")]]
+    of_third = fixed.groupby(third, observed=True).mean().idxmax(axis=1)
+    choices = {"best fixed start for all": pd.Series(fixed.mean().idxmax(), psnr.index)}
+    if len(fixed.columns) > 1:
+        choices["best fixed start for each third of severity"] = third.astype(object).map(of_third)
+        choices["best fixed start for each image"] = fixed.idxmax(axis=1)
+    choices |= {label(method): pd.Series(method, psnr.index) for method in STARTS.values()}
+
+    def chosen(column: pd.DataFrame, choice: pd.Series) -> np.ndarray:
+        return column.to_numpy(float)[np.arange(len(column)), column.columns.get_indexer(choice)]
+
+    for_all, table = chosen(psnr, choices["best fixed start for all"]), []
+    for name, choice in choices.items():
+        reached = chosen(psnr, choice)
+        row = {"start": name, "nfe": chosen(nfe, choice).mean(), "psnr": reached.mean()}
+        table.append(row | _spread("psnr_gain_db", bootstrap(reached - for_all, np.mean, n_resamples, seed)))
+    return pd.DataFrame(table)
 
 
 def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:

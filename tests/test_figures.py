@@ -156,6 +156,11 @@ FROM_ROWS = {
         ["method", "nfe", "psnr", "ssim", "perceptual", "decodes"],
     ),
     "start_distribution": (reconstruction_rows, figures.start_distribution, ["method", "start"]),
+    "starts_by_severity": (
+        lambda: tables.fixed_starts_by_severity(reconstruction_rows(), n_resamples=100),
+        figures.starts_by_severity,
+        ["images", "nfe", "flash_nfe", "psnr_gain_db", "psnr_gain_db_low", "psnr_gain_db_high"],
+    ),
     "wall_clock": (
         lambda: tables.speed(timings()),
         figures.wall_clock,
@@ -225,6 +230,7 @@ AXES = {
     ],
     "quality_against_steps": [(NFE, label) for label in QUALITY],
     "start_distribution": [("start index of the reverse diffusion", "test images")],
+    "starts_by_severity": [(f"{NFE} of a fixed start", "PSNR, gain over the start of equal NFE (dB)")],
     "wall_clock": [("seconds per image, whole batch kept busy", "")],
     "quality_of_methods": [(label, "") for label in QUALITY],
     "gains_of_pairs": [
@@ -258,6 +264,7 @@ LEGENDS = {
             LABELS["full_length"],
         ]
     ],
+    "starts_by_severity": [[*tables.THIRDS, "where Flash starts them (mean)"]],
     "gains_of_pairs": [[LABELS["flash_published"], LABELS["flash_consistent"]]],
     "start_distribution": [[f"mean {(100 * reconstruction_rows(10).sigma_hat[:10]).astype(int).mean():.0f}"]],
 }
@@ -462,6 +469,16 @@ def test_start_distribution_counts_the_published_starts():
     axis = figures.start_distribution(rows).axes[0]
     np.testing.assert_array_equal([bar.get_height() for bar in axis.patches], np.histogram(start, bins=20)[0])
     assert axis.lines[0].get_xdata()[0] == pytest.approx(start.mean())
+
+
+def test_starts_by_severity_draws_every_third_and_marks_its_start():
+    table = tables.fixed_starts_by_severity(reconstruction_rows(), n_resamples=100)
+    (axis,) = figures.starts_by_severity(table).axes
+    drawn = {lines.get_label(): np.asarray(lines.lines[0].get_ydata(), dtype=float) for lines in axis.containers}
+    for images, part in table.groupby("images"):
+        np.testing.assert_allclose(drawn[images], part.psnr_gain_db)
+    marks = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":" and len(line.get_xdata())]
+    np.testing.assert_allclose(marks, table.flash_nfe.unique())
 
 
 def test_wall_clock_draws_seconds_and_writes_both_ratios():

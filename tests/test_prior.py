@@ -7,7 +7,8 @@ import huggingface_hub
 import pytest
 import torch
 
-from flashdiff.prior import Prior, take_prior
+from flashdiff.prior import Prior
+from flashdiff.prior_sources import take_prior
 
 COMPVIS = Path(__file__).parent / "data/compvis-vq"
 

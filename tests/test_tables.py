@@ -100,3 +100,45 @@ def test_correlations_and_speed_by_hand():
     speed = tables.speed(timings).set_index("method")
     assert speed.loc["flash_published", "wall_clock_ratio"] == 8 and speed.loc["flash_published", "nfe_ratio"] == 10
     assert "no_diffusion" not in speed.index
+
+
+def starts():
+    """Nine images whose PSNR falls by 1 dB per step that a fixed start is away from the image's own best one, and Flash
+    on the best start: images 0 to 2 are least severe and best at 10, 3 to 5 at 20, 6 to 8 at 30, but for image 8 (10)."""
+    sigma = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    best = np.array([10, 10, 10, 20, 20, 20, 30, 30, 10])
+    methods = {"fixed_10": 10, "fixed_mean": 20, "fixed_30": 30, "flash_published": best - 1, "flash_consistent": best}
+    parts = []
+    for method, start in methods.items():
+        columns = {"sigma_hat": sigma, "nfe": start, "psnr": 40 - sigma - abs(best - start)}
+        parts.append(pd.DataFrame({"image": np.arange(9), "method": method} | columns))
+    return pd.concat(parts).sample(frac=1, random_state=0)
+
+
+def test_headroom_is_what_the_best_choices_gain():
+    table = tables.headroom(starts(), n_resamples=100).set_index("start")
+    per_third, per_image = "best fixed start for each third of severity", "best fixed start for each image"
+    # 20 for all loses 10 dB on six of nine images; 10, 20, 30 lose 20 dB on image 8 alone
+    assert table.psnr_gain_db["best fixed start for all"] == 0
+    assert table.psnr_gain_db[per_third] == pytest.approx((60 - 20) / 9, rel=1e-5)
+    assert table.psnr_gain_db[per_image] == pytest.approx(60 / 9, rel=1e-5)
+    assert table.psnr_gain_db["Flash, consistent start"] == pytest.approx(60 / 9, rel=1e-5)
+    assert table.psnr_gain_db["Flash, published start"] == pytest.approx(60 / 9 - 1, rel=1e-5)
+    assert table.nfe[per_third] == pytest.approx(20) and table.nfe[per_image] == pytest.approx(160 / 9)
+    assert (table.psnr_gain_db_low <= table.psnr_gain_db).all() and (
+        table.psnr_gain_db <= table.psnr_gain_db_high
+    ).all()
+
+
+def test_headroom_of_one_fixed_start_has_nothing_to_choose():
+    rows = starts()
+    table = tables.headroom(rows[~rows.method.isin(["fixed_10", "fixed_30"])], n_resamples=100)
+    assert table.start.tolist() == ["best fixed start for all", "Flash, published start", "Flash, consistent start"]
+
+
+def test_fixed_starts_by_severity_are_held_against_the_start_of_equal_mean_cost():
+    table = tables.fixed_starts_by_severity(starts(), n_resamples=100)
+    assert table.images.tolist() == [name for name in tables.THIRDS for _ in range(3)]
+    assert table.nfe.tolist() == [10, 20, 30] * 3
+    assert table.psnr_gain_db.tolist() == pytest.approx([10, 0, -10, -10, 0, -10, -10 / 3, 0, 10 / 3], rel=1e-5)
+    assert table.flash_nfe.tolist() == pytest.approx([10] * 3 + [20] * 3 + [70 / 3] * 3)

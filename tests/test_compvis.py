@@ -24,8 +24,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from flashdiff import checkpoints, cli, compvis_config, compvis_names
-from flashdiff.convert import convert_compvis, read_compvis
+from flashdiff.compvis import read_compvis
 from flashdiff.prior import Prior
+from flashdiff.prior_sources import convert_compvis
 from flashdiff.published_severity import load_published
 
 SAVED = Path(__file__).parent / "data/compvis-vq"
@@ -96,7 +97,7 @@ def test_outputs_are_those_of_the_original_code(prior, saved):
 
 
 def test_raw_weights_on_request(saved):
-    raw, _ = read_compvis(CHECKPOINT, CONFIG, ema=False)
+    raw = Prior.from_compvis(CHECKPOINT, CONFIG, ema=False)
     close(raw.predict_eps(saved["latent"], saved["t"]), saved["eps_raw"])
     assert not torch.allclose(saved["eps_raw"], saved["eps_ema"], atol=1e-2)
 
@@ -600,7 +601,7 @@ def test_what_is_not_needed_may_be_there_or_not(content, tmp_path, saved):
     del state["model_ema.decay"], state["model_ema.num_updates"]
     state |= {"first_stage_model.loss.discriminator.main.0.weight": torch.zeros(2), "logvar": torch.zeros(1000)}
     torch.save({"state_dict": state}, tmp_path / "model.ckpt")
-    prior, _ = read_compvis(tmp_path / "model.ckpt", CONFIG)
+    prior = Prior.from_compvis(tmp_path / "model.ckpt", CONFIG)
     close(prior.predict_eps(saved["latent"], saved["t"]), saved["eps_ema"])
 
 
@@ -608,7 +609,7 @@ def test_without_averaged_weights_the_raw_ones_must_be_asked_for(content, spoilt
     state = content["state_dict"]
     content["state_dict"] = {name: value for name, value in state.items() if not name.startswith("model_ema")}
     assert "holds no averaged weights (model_ema....); ask for the raw ones (ema=False, --raw)" in spoilt(content)
-    raw, _ = read_compvis(tmp_path / "model.ckpt", CONFIG, ema=False)
+    raw = Prior.from_compvis(tmp_path / "model.ckpt", CONFIG, ema=False)
     close(raw.predict_eps(saved["latent"], saved["t"]), saved["eps_raw"])
 
 
@@ -793,7 +794,7 @@ def test_lightnings_traces_in_published_checkpoints_do_no_harm(content, lightnin
     torch.save(content, tmp_path / "model.ckpt")
     with pytest.raises(pickle.UnpicklingError, match="ModelCheckpoint"):  # weights_only alone refuses it
         torch.load(tmp_path / "model.ckpt", weights_only=True)
-    prior, _ = read_compvis(tmp_path / "model.ckpt", CONFIG)
+    prior = Prior.from_compvis(tmp_path / "model.ckpt", CONFIG)
     close(prior.predict_eps(saved["latent"], saved["t"]), saved["eps_ema"])
     assert set(torch.serialization.get_safe_globals()) == allowed
 
@@ -844,7 +845,7 @@ def test_severity_encoder_gives_what_the_authors_code_gives(prior, measured, tmp
 
 
 def test_severity_is_in_units_of_the_scaled_latent(measured):
-    scaled, _ = read_compvis(CHECKPOINT, CONFIG)
+    scaled = Prior.from_compvis(CHECKPOINT, CONFIG)
     scaled.autoencoder.register_to_config(scaling_factor=2.5)
     encoder = load_published(ENCODER, Prior(scaled.autoencoder, scaled.unet, scaled.abar[:-1]))
     result = encoder.infer(measured["image"])

@@ -6,18 +6,15 @@ names, built from the config; with it every tensor of the file is either used or
 as data: nothing in them is executed.
 """
 
-import os
-import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flashdiff.checkpoints import account, read_checkpoint
 from flashdiff.compvis_config import DiffusionParameters, read_config
 from flashdiff.compvis_names import fill, first_stage_sources, unet_sources
-from flashdiff.prior import Prior
 
 FIRST_STAGE, UNET, EMA = "first_stage_model.", "model.diffusion_model.", "model_ema."
 
@@ -27,8 +24,16 @@ def _averaged(key: str) -> str:
     return EMA + f"diffusion_model.{key}".replace(".", "")
 
 
-def read_compvis(checkpoint: str | Path, config: str | Path, *, ema: bool = True) -> tuple[Prior, dict[str, Any]]:
-    """The prior in a CompVis checkpoint, and the arguments of its scheduler (diffusers' DDPMScheduler).
+class LatentDiffusion(NamedTuple):
+    """A model as diffusers has it: AutoencoderKL or VQModel, UNet2DModel, and the arguments of its DDPMScheduler."""
+
+    autoencoder: nn.Module
+    unet: nn.Module
+    scheduler: dict[str, Any]
+
+
+def read_compvis(checkpoint: str | Path, config: str | Path, *, ema: bool = True) -> LatentDiffusion:
+    """The model in a CompVis checkpoint.
 
     checkpoint: a .ckpt with an unconditional UNet and a VQ or KL autoencoder; config: its config.yaml; ema: the
     averaged weights of the UNet, which the original code samples with, or those of the last training step.
@@ -37,7 +42,7 @@ def read_compvis(checkpoint: str | Path, config: str | Path, *, ema: bool = True
     or describes another kind of model, tensors that are missing, unknown or of a wrong shape, a noise schedule that is
     not the config's.
     """
-    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
+    from diffusers import AutoencoderKL, UNet2DModel, VQModel
 
     state, _ = read_checkpoint(checkpoint)
     parameters = read_config(Path(config))
@@ -85,8 +90,7 @@ def read_compvis(checkpoint: str | Path, config: str | Path, *, ema: bool = True
     fill(unet, named, state)
     scale = float(state["scale_factor"]) if parameters.scale_by_std else parameters.scale_factor
     autoencoder.register_to_config(scaling_factor=scale)
-    scheduler = parameters.scheduler()
-    return Prior(autoencoder, unet, DDPMScheduler(**scheduler).alphas_cumprod), scheduler
+    return LatentDiffusion(autoencoder, unet, parameters.scheduler())
 
 
 def _schedule(parameters: DiffusionParameters) -> dict[str, Tensor]:
@@ -111,21 +115,3 @@ def _schedule(parameters: DiffusionParameters) -> dict[str, Tensor]:
         "posterior_mean_coef1": beta * before.sqrt() / (1 - abar),
         "posterior_mean_coef2": (1 - before) * (1 - beta).sqrt() / (1 - abar),
     }
-
-
-def convert_compvis(checkpoint: str | Path, config: str | Path, target: str | Path, *, ema: bool = True) -> Prior:
-    """Write a CompVis checkpoint as a diffusers folder (``LDMPipeline`` layout, safetensors) and return the prior.
-
-    target: a folder that does not exist yet; it appears when it is complete. Otherwise as :func:`read_compvis`, whose
-    errors leave nothing behind; ValueError, too, if the target exists.
-    """
-    target = Path(target)
-    if target.exists():
-        raise ValueError(f"target: '{target}' exists; give a new folder, or remove it.")
-    prior, scheduler = read_compvis(checkpoint, config, ema=ema)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
-        complete = Path(folder) / "prior"
-        prior.save_pretrained(complete, scheduler)
-        os.rename(complete, target)
-    return prior
