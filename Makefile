@@ -51,8 +51,8 @@ test: $(INSTALLED) ## run the tests
 bench: $(INSTALLED) ## measure the engine against a one-image-at-a-time loop (after `make study`; some minutes)
 	@'$(BIN)/python' -m benchmarks.engine $(OPTIONS)
 
-readme: $(INSTALLED) ## copy the default study's numbers into README.md (a test compares them)
-	@'$(BIN)/python' -m flashdiff.headline
+readme: $(INSTALLED) ## copy the numbers of the committed reports into README.md (a test compares them)
+	@'$(BIN)/python' -m flashdiff.readme
 
 lint: $(INSTALLED) ## check style, format and that notebooks hold no outputs
 	@'$(BIN)/ruff' check --quiet .

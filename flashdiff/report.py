@@ -80,6 +80,7 @@ def assemble(folder: str | Path, study: str, degradations: Sequence[str], pairs:
         else None,
         claims={_title(d): _claims_table([r for r in records if r["degradation"] == d]) for d in degradations},
         comparisons=_html(_readable(comparisons(folder, pairs), distances)),
+        across_solvers=_across_solvers(reports, distances),
         sections=[_section(reports, d, [solver for of, solver in pairs if of == d], distances) for d in degradations],
         distances=distances,
         own_features=distances["perceptual"] == DISTANCES["features"]["perceptual"],
@@ -99,6 +100,14 @@ def comparisons(folder: str | Path, pairs: Sequence[tuple[str, str]]) -> pd.Data
     """All pairs in one table, from their metrics files; raises FileNotFoundError naming a missing one."""
     metrics = Path(folder) / "reports/metrics"
     return tables.comparisons({(d, s): read_json(metrics / f"reconstruction-{d}-{s}.json") for d, s in pairs})
+
+
+def _across_solvers(reports: Path, distances: Mapping[str, str]) -> str | None:
+    """The table of all solvers against one reference; None where every degradation has one solver."""
+    path = reports / "comparisons/across_solvers.csv"
+    if not path.is_file() or (table := pd.read_csv(path)).degradation.is_unique:
+        return None
+    return _html(_readable(table, distances))
 
 
 def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
@@ -207,8 +216,9 @@ def _readable(table: pd.DataFrame, distances: Mapping[str, str]) -> pd.DataFrame
     table = with_intervals(table).rename(columns={**distances, **gain})
     if "degradation" in table:
         table["degradation"] = table["degradation"].str.replace("_", " ")
-    if "solver" in table:
-        table["solver"] = table["solver"].map(solver_label)
+    for column in ("solver", "reference"):
+        if column in table:
+            table[column] = table[column].map(solver_label)
     if "sigma hat against" in table:
         table["sigma hat against"] = table["sigma hat against"].replace(
             {name: words.format(**distances) for name, words in AGAINST.items()}

@@ -22,13 +22,13 @@ def write_rows(rows: pd.DataFrame, path: str | Path) -> None:
     rows.to_parquet(path, index=False)
 
 
-def read(path: str | Path, expect: int) -> pd.DataFrame:
-    """Read per-image rows and refuse another number of them than ``expect``."""
+def read(path: str | Path, expect: int | None = None) -> pd.DataFrame:
+    """Read per-image rows; FileNotFoundError with the remedy, ValueError where there are not as many as expected."""
     try:
         rows = pd.read_parquet(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
-    if len(rows) != expect:
+    if expect is not None and len(rows) != expect:
         raise ValueError(f"{path}: {len(rows)} rows where {expect} were expected; rerun the stage that writes it.")
     return rows
 
@@ -148,6 +148,26 @@ def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:
             frechet = _number(summary.get("frechet", {}).get(method, {}).get("value"))
             head = {"degradation": degradation, "solver": solver, "method": method}
             table.append(head | means | {"frechet": frechet})
+    return pd.DataFrame(table)
+
+
+def across_solvers(rows: Mapping[tuple[str, str], pd.DataFrame], n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """Flash with every solver of a degradation against one reference, the full-length baseline of the degradation's first
+    solver: one row per pair, with the consistent start.
+
+    rows: (degradation, solver) -> its reconstruction rows; the pairs of a degradation share images and measurements, so
+    that gains are paired: those of :func:`flashdiff.intervals.paired_gains`, with 95% intervals.
+    """
+    table, references = [], {}
+    for (degradation, solver), of_pair in rows.items():
+        reference, baseline = references.setdefault(degradation, (solver, of_pair[of_pair.method == "full_length"]))
+        flash = of_pair[of_pair.method == STARTS["consistent"]]
+        both = pd.concat([flash.assign(method="flash"), baseline.assign(method="reference")])
+        row = {"degradation": degradation, "solver": solver, "reference": reference}
+        row |= {"nfe": flash.nfe.mean(), "psnr": flash.psnr.mean()}
+        for name, interval in paired_gains(both, "flash", "reference", n_resamples, seed).items():
+            row |= _spread(name, interval)
+        table.append(row)
     return pd.DataFrame(table)
 
 

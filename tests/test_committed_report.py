@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flashdiff.headline import RULES, into_readme
+from flashdiff import readme
+from flashdiff.headline import RULES
 from flashdiff.study import load
 
 ROOT = Path(__file__).parents[1]
@@ -43,10 +44,9 @@ def test_page_links_only_what_is_there():
         assert (REPORTS / target).is_file(), target
 
 
-def test_readme_shows_the_numbers_of_the_report(records):
+def test_readme_shows_the_numbers_of_the_reports():
     """After a new study: `make readme`."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == into_readme(readme, records)
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == readme.current(ROOT)
 
 
 def test_readme_shows_a_figure_that_is_there():

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from test_figures import reconstruction_rows, severity_rows, timings
 
-from flashdiff import comparison, experiments, figures, headline, metrics, report, study, tables
+from flashdiff import comparison, experiments, figures, headline, metrics, readme, report, study, tables
 from flashdiff.degradations import build
 from flashdiff.flash import FixedStart
 from flashdiff.methods import distance_names
@@ -68,7 +68,7 @@ def test_a_study_with_published_distances_says_lpips_and_fid(tmp_path):
     assert "perceptual" not in page.lower() and "{" not in page.partition("</style>")[2]
     of_distance, others = gains(tmp_path)
     assert {r["distance"] for r in of_distance} == {LPIPS} and {r["distance"] for r in others} == {None}
-    assert f"| {LPIPS}: decrease against the baseline (published start) |" in headline.to_markdown(of_distance + others)
+    assert f"| {LPIPS}: decrease against the baseline (published start) |" in readme.results_table(of_distance + others)
 
 
 def test_a_study_with_its_own_features_never_says_lpips_or_fid_of_its_numbers(tmp_path):

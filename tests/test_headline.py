@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_figures import ordering_rows, reconstruction_rows, severity_rows, timings
 
-from flashdiff import headline, metrics
+from flashdiff import headline, metrics, readme
 from flashdiff import records as files
 
 KEYS = ["claim", "study", "degradation", "solver", "start", "value", "low", "high", "n", "unit", "distance", "verdict"]
@@ -81,8 +81,8 @@ def test_a_degradation_without_a_solver_has_the_claims_of_its_encoder(tmp_path):
     assert [r["claim"] for r in alone] == OF_ENCODER and {r["solver"] for r in alone} == {None}
     assert len(records) == 4 + 28
     assert {"", "LDPS"} == set(headline.to_frame(records).solver)
-    assert headline.to_markdown(records).splitlines()[0].endswith("| gaussian blur, LDPS | mixture |")
-    assert headline.to_markdown(records).count("| |") == 0 and " - |" in headline.to_markdown(records)
+    assert readme.results_table(records).splitlines()[0].endswith("| gaussian blur, LDPS | mixture |")
+    assert readme.results_table(records).count("| |") == 0 and " - |" in readme.results_table(records)
 
 
 def test_values_are_those_of_the_rows(tmp_path):
@@ -290,11 +290,12 @@ def test_the_readme_table_has_a_column_per_pair_and_replaces_the_one_before(tmp_
     degradations = ["gaussian_blur", "random_inpainting"]
     write_metrics(tmp_path, degradations)
     records = headline.collect(tmp_path, "toy", degradations, [(d, "ldps") for d in degradations])
-    begin, end = headline.RESULTS
-    readme = headline.into_readme(f"above\n{begin}old\n{end}below\n", records)
-    assert readme == f"above\n{begin}{headline.to_markdown(records)}{end}below\n"
-    assert headline.into_readme(readme, records) == readme
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in readme.splitlines() if "|" in line]
+    begin, end = "<!-- results:begin -->\n", "<!-- results:end -->\n"
+    table = readme.results_table(records)
+    text = readme.with_table(f"above\n{begin}old\n{end}below\n", "results", table)
+    assert text == f"above\n{begin}{table}{end}below\n"
+    assert readme.with_table(text, "results", table) == text
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert lines[0][1:] == ["gaussian blur, LDPS", "random inpainting, LDPS"] and len(lines) == 2 + 4 + 2 * 6
     cells = {line[0]: line[1:] for line in lines}
     for r in records:
@@ -303,7 +304,24 @@ def test_the_readme_table_has_a_column_per_pair_and_replaces_the_one_before(tmp_
             assert cells[label][degradations.index(r["degradation"])] == headline.describe(r)
 
 
-@pytest.mark.parametrize("readme", ["no marks", headline.RESULTS[0], headline.RESULTS[1]])
-def test_a_readme_without_both_marks_is_refused(readme):
+def test_the_gains_table_is_bold_where_chance_does_not_explain_the_gain():
+    def gain(degradation, solver, start, *measured):
+        return headline.record("psnr_gain_db", "toy", degradation, solver, interval(*measured), start=start)
+
+    records = [
+        gain("gaussian_blur", "ldps", "consistent", 0.5, 0.1, 0.9),
+        gain("gaussian_blur", "ldps", "published", 7.0, 6.0, 8.0),
+        gain("gaussian_blur", "psld", "consistent", -0.25, -0.5, 0.004),
+        gain("mixture", "psld", "consistent", 1.0, -0.1, 2.0),
+    ]
+    assert readme.gains_table(records) == (
+        "| PSNR, dB | LDPS | PSLD |\n| --- | --- | --- |\n"
+        "| gaussian blur | **+0.50 [0.10, 0.90]** | -0.25 [-0.50, 0.00] |\n"
+        "| mixture |  | +1.00 [-0.10, 2.00] |\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["no marks", "<!-- results:begin -->\n", "<!-- results:end -->\n"])
+def test_a_readme_without_both_marks_is_refused(text):
     with pytest.raises(ValueError, match=r"README.md: the marks <!-- results:begin --> and .* are missing"):
-        headline.into_readme(readme, [])
+        readme.with_table(text, "results", "")

@@ -142,3 +142,21 @@ def test_fixed_starts_by_severity_are_held_against_the_start_of_equal_mean_cost(
     assert table.nfe.tolist() == [10, 20, 30] * 3
     assert table.psnr_gain_db.tolist() == pytest.approx([10, 0, -10, -10, 0, -10, -10 / 3, 0, 10 / 3], rel=1e-5)
     assert table.flash_nfe.tolist() == pytest.approx([10] * 3 + [20] * 3 + [70 / 3] * 3)
+
+
+def test_across_solvers_all_are_held_against_the_first_solvers_full_length():
+    rng = np.random.default_rng(0)
+    base = rng.normal(22, 2, 8)
+
+    def pair(flash, full, nfe):
+        columns = {"image": np.arange(8), "ssim": 0.5}
+        walked = {"method": "flash_consistent", "psnr": base + flash, "perceptual": 0.3, "nfe": nfe}
+        long = {"method": "full_length", "psnr": base + full, "perceptual": 0.4, "nfe": 10 * nfe}
+        return pd.concat([pd.DataFrame(columns | walked), pd.DataFrame(columns | long)])
+
+    rows = {("blur", "ldps"): pair(1, 0, 100), ("blur", "ddim"): pair(3, -9, 40), ("hole", "psld"): pair(2, 1, 50)}
+    table = tables.across_solvers(rows, n_resamples=100).set_index(["degradation", "solver"])
+    assert table.reference.tolist() == ["ldps", "ldps", "psld"]
+    assert table.psnr_gain_db.tolist() == pytest.approx([1, 3, 1])
+    assert table.nfe_ratio.tolist() == pytest.approx([10, 25, 10]) and table.nfe.tolist() == [100, 40, 50]
+    np.testing.assert_allclose(table.perceptual_gain, 0.25)
