@@ -209,6 +209,17 @@ def test_a_study_without_figures_and_tables_still_has_its_claims(tmp_path):
     assert not page.attributes("src") and len(page.rows) == (1 + 28) + (1 + 6)
 
 
+@pytest.mark.parametrize(("solvers", "shown"), [(["ldps", "ldps_ddim40"], True), (["ldps"], False)])
+def test_solvers_are_held_against_one_reference_where_there_are_several(tmp_path, solvers, shown):
+    write_metrics(tmp_path, ["gaussian_blur"], solvers)
+    rows = {("gaussian_blur", solver): reconstruction_rows() for solver in solvers}
+    tables.save(tables.across_solvers(rows, 100), tmp_path / "reports/comparisons", "across_solvers")
+    path = report.assemble(tmp_path, STUDY, ["gaussian_blur"], [("gaussian_blur", solver) for solver in solvers])
+    text = path.read_text(encoding="utf-8")
+    assert ("All against one reference" in text) == shown
+    assert text.count("<td>LDPS (ddim40)</td>\n      <td>LDPS</td>") == shown
+
+
 def test_several_solvers_have_their_own_headings(tmp_path):
     write_metrics(tmp_path, ["gaussian_blur"], ["ldps", "other"])
     text = report.assemble(
@@ -217,7 +228,8 @@ def test_several_solvers_have_their_own_headings(tmp_path):
     page = Page(text)
     assert page.text_of("h3")[1:] == [
         "What the encoder is asked", "Does it order severity?", "Is predicted severity the true severity?",
-        "Reconstruction: LDPS", "Reconstruction: other", "Speed: LDPS", "Speed: other",
+        "Reconstruction: LDPS", "Reconstruction: other",
+        "Speed, and what is left to gain: LDPS", "Speed, and what is left to gain: other",
     ]  # fmt: skip
     assert page.text_of("strong") == ["toy", "Gaussian blur, LDPS:", "Gaussian blur, other:"]
 
