@@ -97,11 +97,11 @@ def fixed_starts_by_severity(rows: pd.DataFrame, n_resamples: int, seed: int = 0
     psnr, nfe, third = by_method(rows, "psnr"), by_method(rows, "nfe"), _third(rows)
     fixed = sorted((method for method in psnr if method.startswith("fixed_")), key=lambda method: nfe[method].mean())
     table = []
-    for images in THIRDS:
-        of_third, cost = psnr[third == images], nfe[third == images]
+    for images, of_third in psnr.groupby(third, observed=True):
+        cost = nfe.loc[of_third.index].mean()
         for method in fixed:
             gain = bootstrap((of_third[method] - of_third.fixed_mean).to_numpy(), np.mean, n_resamples, seed)
-            head = {"images": images, "nfe": cost[method].mean(), "flash_nfe": cost[STARTS["consistent"]].mean()}
+            head = {"images": images, "nfe": cost[method], "flash_nfe": cost[STARTS["consistent"]]}
             table.append(head | _spread("psnr_gain_db", gain))
     return pd.DataFrame(table)
 

@@ -7,10 +7,12 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from ruamel.yaml import YAML
@@ -94,17 +96,32 @@ def test_conda_door_lists_the_same_ranges():
     assert {"pip": ["-e ."]} in lines
 
 
-def test_constraints_pin_every_dependency_within_its_range():
+def pinned() -> dict[str, Version]:
     pins = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         if line and not line.startswith("#"):
             name, _, version = line.partition("==")
             assert re.fullmatch(r"[\w.]+", version), f"constraints.txt: '{line}' is no plain name==version"
             pins[canonicalize_name(name)] = Version(version)
+    return pins
+
+
+def test_constraints_pin_every_dependency_within_its_range():
+    pins = pinned()
     for requirement in declared():
         assert canonicalize_name(requirement.name) in pins, f"constraints.txt: {requirement.name} is missing"
         pin = pins[canonicalize_name(requirement.name)]
         assert pin in requirement.specifier, f"constraints.txt: {requirement.name}=={pin} is outside {requirement}"
+
+
+def test_pins_can_be_installed_on_the_oldest_python():
+    """Debian 12 has 3.11.2; a pin that asks for a later patch release would leave its users without an environment."""
+    (oldest,) = SpecifierSet(PROJECT["requires-python"])
+    pins = pinned()
+    for distribution in metadata.distributions():
+        name, needed = canonicalize_name(distribution.metadata["Name"]), distribution.metadata["Requires-Python"]
+        if needed and pins.get(name) == Version(distribution.version):
+            assert f"{oldest.version}.0" in SpecifierSet(needed), f"constraints.txt: {name} needs Python {needed}"
 
 
 def modules() -> dict[str, str]:
