@@ -251,6 +251,9 @@ def wall_clock(speed: pd.DataFrame) -> Figure:
     names = [LABELS[m] for m in table.method]
     figure, axes = canvas(width=6.0, height=2.3)
     axis = axes[0, 0]
+    if table.seconds_per_image.isna().all():
+        _not_measured(axis, xlabel="seconds per image")
+        return figure
     axis.barh(names, table.seconds_per_image, color=[METHOD_COLOURS[m] for m in table.method], height=0.6)
     for y, (_, row) in enumerate(table.iterrows()):
         text = f" {row.seconds_per_image:.2f} s; {row.wall_clock_ratio:.1f} times less time, {row.nfe_ratio:.1f} times fewer evaluations"
@@ -322,6 +325,11 @@ def gains_of_pairs(records: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figur
             axis.errorbar(value, at, xerr=[value - low, high - value], fmt="o", ms=4, lw=1.2,
                           color=METHOD_COLOURS[method], label=LABELS[method])  # fmt: skip
         axis.set(xlabel=label, yticks=range(len(names)), yticklabels=[], ylim=(len(names) - 0.5, -0.5))
+    # linear where most gains lie, logarithmic beyond: a baseline that fails must not press all others against zero
+    axes[0, 0].set_xscale("symlog", linthresh=1, linscale=2)
+    low, high = axes[0, 0].get_xlim()
+    axes[0, 0].set_xticks([t for t in (-5, -2, -1, -0.5, 0, 0.5, 1, 2, 5) if low <= t <= high])
+    axes[0, 0].xaxis.set_major_formatter("{x:g}")
     axes[0, 0].set_yticklabels(names)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure

@@ -24,7 +24,7 @@ def bootstrap(
     """
     columns = columns if isinstance(columns, tuple) else (columns,)
     unknown = {"value": None, "low": None, "high": None, "n": len(columns[0])}
-    if not all(np.isfinite(column).all() for column in columns):
+    if len(columns[0]) < 2 or not all(np.isfinite(column).all() for column in columns):
         return unknown
     value = float(statistic(*columns))
     if not math.isfinite(value):

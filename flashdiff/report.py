@@ -24,13 +24,15 @@ CAPTIONS = {
     "matched_pairs": "Equal severity from very different levels: a plain image that is badly degraded beside a busy one that is hardly touched.",
     "reconstructions": "Severity rises from top to bottom. Under each image: PSNR and denoiser evaluations (NFE).",
     "quality_against_steps": "Quality against evaluations (the paper's Fig. 2). "
-    "The line joins starts that are the same for all images; the marks choose per image.",
+    "The line joins starts that are the same for all images; the marks choose per image. Intervals are over images, whose spread all methods "
+    "share: what a method gains over another is in the table of paired gains.",
     "start_distribution": "Where the walks begin, over the test images.",
-    "quality_of_methods": "All methods and controls, with 95% intervals; in brackets the mean number of evaluations.",
+    "quality_of_methods": "All methods and controls; in brackets the mean number of evaluations. Intervals are over images, whose spread all "
+    "methods share: what a method gains over another is in the table of paired gains.",
     "starts_by_severity": "What a start per image can gain: fixed starts for the images of each third of severity. A line that is flat around "
     "its dotted mark says that the exact start matters little there.",
     "gains_of_pairs": "Flash against the full-length baseline of the same solver, on the same images, with 95% intervals: right of the "
-    "line in the first two panels is a gain. Every pair of a degradation and a solver, with both start rules.",
+    "line in the first two panels is a gain (PSNR: logarithmic beyond 1 dB). Every pair of a degradation and a solver, with both start rules.",
     "wall_clock": "Measured seconds per image on the machine that ran this study.",
 }
 TABLE_CAPTIONS = {
@@ -125,7 +127,7 @@ def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
         nfe, gain, distance = (of(claim, start) for claim in ("nfe_ratio", "psnr_gain_db", "perceptual_gain"))
         parts.append(
             f"{'with the published start' if start == 'published' else 'with the consistent start'} Flash needs "
-            f"{_number(nfe['value'], '.1f')} times fewer denoiser evaluations than the full-length baseline, {_gain(gain, 'PSNR')} and "
+            f"{_fewer(nfe['value'])} denoiser evaluations {'as' if nfe['value'] == 1 else 'than'} the full-length baseline, {_gain(gain, 'PSNR')} and "
             f"{_gain(distance, distance['distance'])}"
         )
     order, error = of("ordering_accuracy", None), of("spearman_error", None)
@@ -150,6 +152,10 @@ def _gain(record: Mapping, what: str) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "(not measured)" if value is None else format(value, form)
+
+
+def _fewer(ratio: float | None) -> str:
+    return "as many" if ratio == 1 else f"{_number(ratio, '.1f')} times fewer"
 
 
 def _title(degradation: str) -> str:
@@ -207,7 +213,10 @@ def _table(reports: Path, name: str, item: str, distances: Mapping[str, str]) ->
     path = reports / "tables" / f"{name}-{item}.csv"
     if not path.is_file():
         return None
-    return {"caption": TABLE_CAPTIONS[name], "html": _html(_readable(pd.read_csv(path), distances))}
+    table = pd.read_csv(path)
+    if name == "headroom" and not table.start.str.contains("each").any():  # one fixed start leaves nothing to choose
+        return None
+    return {"caption": TABLE_CAPTIONS[name], "html": _html(_readable(table, distances))}
 
 
 def _readable(table: pd.DataFrame, distances: Mapping[str, str]) -> pd.DataFrame:

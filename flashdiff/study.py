@@ -432,6 +432,9 @@ class Reconstruction(Section):
         description="perceptual and Frechet distance: by the prior's own classifier, or LPIPS and FID"
     )
     controls: bool = Field(True, description="negative controls, too: others' severities, and random starts")
+    timed: bool = Field(
+        True, description="false: other work runs beside the study, and its report makes nothing of the seconds"
+    )
     bootstrap: int = Field(ge=100)
 
 

@@ -9,6 +9,7 @@ from scipy.optimize import isotonic_regression
 
 from flashdiff.intervals import CORRELATIONS, bootstrap, by_method, paired_gains
 from flashdiff.methods import ADAPTIVE, STARTS, label
+from flashdiff.records import read_json
 
 
 def write_rows(rows: pd.DataFrame, path: str | Path) -> None:
@@ -31,6 +32,12 @@ def read(path: str | Path, expect: int | None = None) -> pd.DataFrame:
     if expect is not None and len(rows) != expect:
         raise ValueError(f"{path}: {len(rows)} rows where {expect} were expected; rerun the stage that writes it.")
     return rows
+
+
+def read_timings(path: str | Path, timed: bool = True) -> dict[str, dict]:
+    """Method -> what it cost in all; without ``timed`` the seconds are NaN, because other work ran beside it."""
+    timings = read_json(path)
+    return timings if timed else {method: cost | {"seconds": float("nan")} for method, cost in timings.items()}
 
 
 def save(table: pd.DataFrame, folder: str | Path, name: str) -> pd.DataFrame:
@@ -164,7 +171,7 @@ def across_solvers(rows: Mapping[tuple[str, str], pd.DataFrame], n_resamples: in
         flash = of_pair[of_pair.method == STARTS["consistent"]]
         both = pd.concat([flash.assign(method="flash"), baseline.assign(method="reference")])
         row = {"degradation": degradation, "solver": solver, "reference": reference}
-        row |= {"nfe": flash.nfe.mean(), "psnr": flash.psnr.mean()}
+        row |= {"nfe": flash.nfe.mean(), "decodes": flash.decodes.mean(), "psnr": flash.psnr.mean()}
         for name, interval in paired_gains(both, "flash", "reference", n_resamples, seed).items():
             row |= _spread(name, interval)
         table.append(row)

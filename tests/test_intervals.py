@@ -35,6 +35,10 @@ def test_an_interval_of_what_was_not_measured_is_null(broken):
     assert intervals.bootstrap(values, lambda v: broken, 100) == UNKNOWN | {"n": 20}
 
 
+def test_one_image_has_no_interval():
+    assert intervals.bootstrap(np.array([3.0]), np.mean, 100) == UNKNOWN | {"n": 1}
+
+
 def test_an_interval_that_some_resamples_lack_is_null_and_warned_about():
     with pytest.warns(scipy.stats.DegenerateDataWarning):
         found = intervals.bootstrap(np.arange(20.0), lambda v: 1.0 if v.min() == 0 else np.nan, 100)

@@ -220,6 +220,25 @@ def test_solvers_are_held_against_one_reference_where_there_are_several(tmp_path
     assert text.count("<td>LDPS (ddim40)</td>\n      <td>LDPS</td>") == shown
 
 
+@pytest.mark.parametrize(("left_out", "shown"), [([], True), (["fixed_20", "fixed_150"], False)])
+def test_headroom_is_shown_where_there_was_something_to_choose(tmp_path, left_out, shown):
+    write_metrics(tmp_path, ["gaussian_blur"])
+    rows = reconstruction_rows()
+    table = tables.headroom(rows[~rows.method.isin(left_out)], 100)
+    tables.save(table, tmp_path / "reports/tables", "headroom-gaussian_blur-ldps")
+    text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8")
+    assert (report.TABLE_CAPTIONS["headroom"] in text) == shown
+
+
+def test_equal_cost_is_said_in_words(tmp_path):
+    write_metrics(tmp_path)
+    records = headline.collect(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1])
+    equal = [r | {"value": 1.0} if r["claim"] == "nfe_ratio" else r for r in records]
+    assert (
+        report.sentence(equal, *PAIRS[0]).count("needs as many denoiser evaluations as the full-length baseline") == 2
+    )
+
+
 def test_several_solvers_have_their_own_headings(tmp_path):
     write_metrics(tmp_path, ["gaussian_blur"], ["ldps", "other"])
     text = report.assemble(

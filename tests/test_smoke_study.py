@@ -125,7 +125,7 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
 @pytest.mark.parametrize(
     ("section", "field", "value", "stages"),
     [
-        ("reconstruction", "bootstrap", 150, {"reconstruct", "speedup"}),
+        ("reconstruction", "bootstrap", 150, {"reconstruct", "speedup", "report"}),
         ("correlation", "bootstrap", 150, {"correlate"}),
         ("severity", "lambda_sigma", 2.0, {"train_severity"}),
         ("prior", "card_steps", 4, {"prior"}),

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flashdiff import tables
+from flashdiff import figures, headline, metrics, records, tables
 
 
 def severity_rows(n=400, seed=0):
@@ -149,7 +149,7 @@ def test_across_solvers_all_are_held_against_the_first_solvers_full_length():
     base = rng.normal(22, 2, 8)
 
     def pair(flash, full, nfe):
-        columns = {"image": np.arange(8), "ssim": 0.5}
+        columns = {"image": np.arange(8), "ssim": 0.5, "decodes": nfe + 1}
         walked = {"method": "flash_consistent", "psnr": base + flash, "perceptual": 0.3, "nfe": nfe}
         long = {"method": "full_length", "psnr": base + full, "perceptual": 0.4, "nfe": 10 * nfe}
         return pd.concat([pd.DataFrame(columns | walked), pd.DataFrame(columns | long)])
@@ -159,4 +159,21 @@ def test_across_solvers_all_are_held_against_the_first_solvers_full_length():
     assert table.reference.tolist() == ["ldps", "ldps", "psld"]
     assert table.psnr_gain_db.tolist() == pytest.approx([1, 3, 1])
     assert table.nfe_ratio.tolist() == pytest.approx([10, 25, 10]) and table.nfe.tolist() == [100, 40, 50]
+    assert table.decodes.tolist() == [101, 41, 51]
     np.testing.assert_allclose(table.perceptual_gain, 0.25)
+
+
+def test_seconds_that_were_not_measured_alone_are_no_seconds(tmp_path):
+    cost = {"seconds": 20.0, "images": 2, "nfe": 10, "decodes": 12, "engine_calls": 10}
+    timings = {"flash_published": cost, "full_length": cost | {"seconds": 200.0, "nfe": 100}}
+    records.write_json(tmp_path / "timings.json", timings)
+    assert tables.read_timings(tmp_path / "timings.json") == timings
+    untimed = tables.read_timings(tmp_path / "timings.json", timed=False)
+    speed = tables.speed(untimed).set_index("method")
+    assert speed.seconds_per_image.isna().all() and speed.nfe_ratio.flash_published == 10
+    ratio = metrics.speed_metrics(untimed)["wall_clock_ratio"]["flash_published"]
+    assert (
+        ratio["value"] is None and headline.record("wall_clock_ratio", "s", "d", "l", ratio)["verdict"] == "not tested"
+    )
+    (axis,) = figures.wall_clock(tables.speed(untimed)).axes
+    assert [text.get_text() for text in axis.texts] == ["not measured"] and not axis.patches
