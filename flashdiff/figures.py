@@ -326,7 +326,7 @@ def gains_of_pairs(records: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figur
                           color=METHOD_COLOURS[method], label=LABELS[method])  # fmt: skip
         axis.set(xlabel=label, yticks=range(len(names)), yticklabels=[], ylim=(len(names) - 0.5, -0.5))
     # linear where most gains lie, logarithmic beyond: a baseline that fails must not press all others against zero
-    axes[0, 0].set_xscale("symlog", linthresh=1, linscale=2)
+    axes[0, 0].set_xscale("symlog", linthresh=1)
     low, high = axes[0, 0].get_xlim()
     axes[0, 0].set_xticks([t for t in (-5, -2, -1, -0.5, 0, 0.5, 1, 2, 5) if low <= t <= high])
     axes[0, 0].xaxis.set_major_formatter("{x:g}")
