@@ -31,6 +31,13 @@ class LatentDiffusion(NamedTuple):
     unet: nn.Module
     scheduler: dict[str, Any]
 
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """abar (N,) of the scheduler."""
+        from diffusers import DDPMScheduler
+
+        return DDPMScheduler(**self.scheduler).alphas_cumprod
+
 
 def read_compvis(checkpoint: str | Path, config: str | Path, *, ema: bool = True) -> LatentDiffusion:
     """The model in a CompVis checkpoint.

@@ -26,7 +26,7 @@ from flashdiff.figure_style import (
     styled,
 )
 from flashdiff.image_figures import degradation_levels, image_grid, matched_pairs, outliers, reconstructions
-from flashdiff.methods import LABELS, STARTS, solver_label
+from flashdiff.methods import LABELS, STARTS, fixed_starts, solver_label
 from flashdiff.tables import calibration as binned
 from flashdiff.tables import quality_and_nfe
 
@@ -163,7 +163,7 @@ def quality_against_steps(rows: pd.DataFrame, perceptual: str = PERCEPTUAL) -> F
     """
     need(rows, "method", "nfe", "psnr", "ssim", "perceptual", "decodes")
     table = quality_and_nfe(rows, n_resamples=1000).set_index("method")
-    fixed = table[[name.startswith("fixed_") for name in table.index]].sort_values("nfe")
+    fixed = table.loc[fixed_starts(table.index)].sort_values("nfe")
     figure, axes = canvas(columns=2, width=3.8, height=3.5)
     for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": perceptual}.items(), strict=True):
         label = f"{label}, {'higher' if column == 'psnr' else 'lower'} is better"

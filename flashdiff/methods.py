@@ -1,5 +1,7 @@
 """The methods of a comparison: their names in tables and files, and which of them are held against which."""
 
+from collections.abc import Iterable
+
 STARTS = {"published": "flash_published", "consistent": "flash_consistent"}
 """The start rules that the study makes claims about, and the method that walks with each."""
 ADAPTIVE = (*STARTS.values(), "flash_inversion")
@@ -49,6 +51,11 @@ def baselines(method: str) -> tuple[str, ...]:
     """What an adaptive method is compared with. Controls share its start rule: else they would measure the rule."""
     controls = tuple(f"{control}_{start}" for start, m in STARTS.items() if m == method for control in CONTROLS)
     return ("full_length", "no_diffusion", *(("fixed_mean",) if controls else ()), *controls)
+
+
+def fixed_starts(methods: Iterable[str]) -> list[str]:
+    """Those of the methods that start all images at one index."""
+    return [method for method in methods if method.startswith("fixed_")]
 
 
 def label(method: str) -> str:

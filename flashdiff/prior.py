@@ -78,10 +78,8 @@ class Prior(nn.Module):
     @classmethod
     def from_compvis(cls, checkpoint: str | Path, config: str | Path, *, ema: bool = True) -> Self:
         """Read an original checkpoint; arguments and errors are those of :func:`flashdiff.compvis.read_compvis`."""
-        from diffusers import DDPMScheduler
-
         model = read_compvis(checkpoint, config, ema=ema)
-        return cls(model.autoencoder, model.unet, DDPMScheduler(**model.scheduler).alphas_cumprod)
+        return cls(model.autoencoder, model.unet, model.alphas_cumprod)
 
     def save_pretrained(self, path: str | Path, scheduler_config: dict) -> None:
         """Write the ``LDMPipeline`` layout; scheduler_config are the keyword arguments of diffusers' DDPMScheduler."""

@@ -37,13 +37,11 @@ def convert_compvis(checkpoint: str | Path, config: str | Path, target: str | Pa
     target: a folder that does not exist yet; it appears when it is complete. Otherwise as
     :func:`flashdiff.compvis.read_compvis`, whose errors leave nothing behind; ValueError, too, if the target exists.
     """
-    from diffusers import DDPMScheduler
-
     target = Path(target)
     if target.exists():
         raise ValueError(f"target: '{target}' exists; give a new folder, or remove it.")
     model = read_compvis(checkpoint, config, ema=ema)
-    prior = Prior(model.autoencoder, model.unet, DDPMScheduler(**model.scheduler).alphas_cumprod)
+    prior = Prior(model.autoencoder, model.unet, model.alphas_cumprod)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
         complete = Path(folder) / "prior"

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.optimize import isotonic_regression
 
 from flashdiff.intervals import CORRELATIONS, bootstrap, by_method, paired_gains
-from flashdiff.methods import ADAPTIVE, STARTS, label
+from flashdiff.methods import ADAPTIVE, STARTS, fixed_starts, label
 from flashdiff.records import read_json
 
 
@@ -102,7 +102,7 @@ def fixed_starts_by_severity(rows: pd.DataFrame, n_resamples: int, seed: int = 0
     what Flash spends on this third. ``rows`` hold one row per image and method, each image with its sigma_hat.
     """
     psnr, nfe, third = by_method(rows, "psnr"), by_method(rows, "nfe"), _third(rows)
-    fixed = sorted((method for method in psnr if method.startswith("fixed_")), key=lambda method: nfe[method].mean())
+    fixed = sorted(fixed_starts(psnr), key=lambda method: nfe[method].mean())
     table = []
     for images, of_third in psnr.groupby(third, observed=True):
         cost = nfe.loc[of_third.index].mean()
@@ -121,7 +121,7 @@ def headroom(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFram
     one per image follows the luck of the noise, too, which no severity can tell.
     """
     psnr, nfe, third = by_method(rows, "psnr"), by_method(rows, "nfe"), _third(rows)
-    fixed = psnr[[method for method in psnr if method.startswith("fixed_")]]
+    fixed = psnr[fixed_starts(psnr)]
     of_third = fixed.groupby(third, observed=True).mean().idxmax(axis=1)
     choices = {"best fixed start for all": pd.Series(fixed.mean().idxmax(), psnr.index)}
     if len(fixed.columns) > 1:
