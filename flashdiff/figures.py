@@ -28,7 +28,6 @@ from flashdiff.figure_style import (
 from flashdiff.image_figures import degradation_levels, image_grid, matched_pairs, outliers, reconstructions
 from flashdiff.methods import LABELS, STARTS, fixed_starts, solver_label
 from flashdiff.tables import calibration as binned
-from flashdiff.tables import quality_and_nfe
 
 __all__ = [
     "calibration", "degradation_levels", "error_statistics", "gains_of_pairs", "image_grid", "learning_curve", "matched_pairs",
@@ -38,6 +37,8 @@ __all__ = [
 
 MEASURED = ("accuracy", "ordering_accuracy", "spearman_error", "calibration_ratio")
 """Columns of a learning curve, besides those named validation_..., that are no terms of the loss."""
+
+_QUALITY = ("method", "nfe", *(f"{column}{end}" for column in ("psnr", "perceptual") for end in ("", "_low", "_high")))
 
 
 @styled
@@ -156,13 +157,15 @@ def error_statistics(rows: pd.DataFrame) -> Figure:
 
 
 @styled
-def quality_against_steps(rows: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figure:
-    """The paper's Fig. 2: quality against mean NFE. The line joins fixed starts; marks are adaptive methods, with 95% intervals.
+def quality_against_steps(quality: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figure:
+    """The paper's Fig. 2: quality against mean NFE. The line joins fixed starts; marks are adaptive methods, with 95% intervals
+    of their difference to the full-length baseline, whose level is dashed.
 
-    perceptual: what readers call the perceptual distance; one that is NaN throughout is drawn as not measured.
+    quality: what :func:`flashdiff.tables.quality_against` says of the full-length baseline; perceptual: what readers call
+    the perceptual distance; one that is NaN throughout is drawn as not measured.
     """
-    need(rows, "method", "nfe", "psnr", "ssim", "perceptual", "decodes")
-    table = quality_and_nfe(rows, n_resamples=1000).set_index("method")
+    need(quality, *_QUALITY)
+    table = quality.set_index("method")
     fixed = table.loc[fixed_starts(table.index)].sort_values("nfe")
     figure, axes = canvas(columns=2, width=3.8, height=3.5)
     for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": perceptual}.items(), strict=True):
@@ -189,6 +192,7 @@ def quality_against_steps(rows: pd.DataFrame, perceptual: str = PERCEPTUAL) -> F
                 row.nfe, row[column], yerr=spread, fmt=marker, ms=7, capsize=2, color=METHOD_COLOURS[method],
                 label=LABELS[method],
             )  # fmt: skip
+        axis.axhline(table.loc["full_length", column], color=METHOD_COLOURS["full_length"], ls="--", lw=1)
         axis.axhline(table.loc["no_diffusion", column], color="0.45", ls=":", lw=1.2, label=LABELS["no_diffusion"])
         steps_on_log_axis(axis)
         axis.set(xlabel=NFE, ylabel=label)
@@ -271,11 +275,13 @@ def wall_clock(speed: pd.DataFrame) -> Figure:
 
 @styled
 def quality_of_methods(quality: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figure:
-    """PSNR and perceptual distance of every method and control with 95% intervals; behind each name its mean NFE.
+    """PSNR and perceptual distance of every method and control with 95% intervals of their difference to the full-length
+    baseline, whose level is dashed; behind each name its mean NFE.
 
-    perceptual: what readers call the perceptual distance; one that is NaN throughout is drawn as not measured.
+    quality: what :func:`flashdiff.tables.quality_against` says of the full-length baseline; perceptual: what readers call
+    the perceptual distance; one that is NaN throughout is drawn as not measured.
     """
-    need(quality, "method", "nfe", *(f"{c}{end}" for c in ("psnr", "perceptual") for end in ("", "_low", "_high")))
+    need(quality, *_QUALITY)
     table = quality[quality.method.isin(LABELS)]
     names = [f"{LABELS[row.method]} ({row.nfe:.0f})" for row in table.itertuples()]
     figure, axes = canvas(columns=2, width=3.8, height=0.6 + 0.27 * len(table))
@@ -284,6 +290,8 @@ def quality_of_methods(quality: pd.DataFrame, perceptual: str = PERCEPTUAL) -> F
         if table[column].isna().all():
             _not_measured(axis, xlabel=label)
             continue
+        baseline = table.loc[table.method == "full_length", column].item()
+        axis.axvline(baseline, color=METHOD_COLOURS["full_length"], ls="--", lw=1)
         for y, row in enumerate(table.to_dict("records")):
             spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
             colour = METHOD_COLOURS[row["method"]]

@@ -24,11 +24,11 @@ CAPTIONS = {
     "matched_pairs": "Equal severity from very different levels: a plain image that is badly degraded beside a busy one that is hardly touched.",
     "reconstructions": "Severity rises from top to bottom. Under each image: PSNR and denoiser evaluations (NFE).",
     "quality_against_steps": "Quality against evaluations (the paper's Fig. 2). "
-    "The line joins starts that are the same for all images; the marks choose per image. Intervals are over images, whose spread all methods "
-    "share: what a method gains over another is in the table of paired gains.",
+    "The line joins starts that are the same for all images; the marks choose per image. Intervals are of the difference to the full-length "
+    "baseline on the same images: one that leaves out its dashed line is a difference that chance does not explain.",
     "start_distribution": "Where the walks begin, over the test images.",
-    "quality_of_methods": "All methods and controls; in brackets the mean number of evaluations. Intervals are over images, whose spread all "
-    "methods share: what a method gains over another is in the table of paired gains.",
+    "quality_of_methods": "All methods and controls; in brackets the mean number of evaluations. Intervals are of the difference to the "
+    "full-length baseline on the same images, as above.",
     "starts_by_severity": "What a start per image can gain: fixed starts for the images of each third of severity. A line that is flat around "
     "its dotted mark says that the exact start matters little there.",
     "gains_of_pairs": "Flash against the full-length baseline of the same solver, on the same images, with 95% intervals: right of the "
@@ -37,7 +37,7 @@ CAPTIONS = {
 }
 TABLE_CAPTIONS = {
     "severity_correlations": "Correlation of predicted severity with the level, the true error, and the quality of what is decoded without diffusion.",
-    "quality": "Mean quality and cost of every method; brackets are 95% intervals.",
+    "quality": "Mean quality and cost of every method; brackets are 95% intervals over images, whose spread all methods share.",
     "paired": "Gains of Flash on the same images; an interval above zero is a gain that chance does not explain. "
     "The controls (severities of other images, random starts) walk with the start rule of the method they stand beside.",
     "headroom": "What choosing the start can gain over the best start for all. The choices know the PSNR they reach, so no rule that chooses "
@@ -76,7 +76,11 @@ def assemble(folder: str | Path, study: str, degradations: Sequence[str], pairs:
     page = template.render(
         study=study,
         n=max(r["n"] or 0 for r in records if r["claim"] == "psnr_gain_db"),
-        sentences=[sentence(records, d, s) for d, s in pairs],
+        results=[
+            (encoder_sentence(records, d), [sentence(records, d, solver) for of, solver in pairs if of == d])
+            for d in dict.fromkeys(d for d, _ in pairs)
+        ],
+        many=len(pairs) > 4,
         overview=_figure(reports, overview)
         if (overview := reports / "comparisons/gains_of_pairs.png").is_file()
         else None,
@@ -112,14 +116,22 @@ def _across_solvers(reports: Path, distances: Mapping[str, str]) -> str | None:
     return _html(_readable(table, distances))
 
 
+def encoder_sentence(records: Sequence[Mapping], degradation: str) -> str:
+    """The main result of one degradation's severity encoder in plain words (HTML), read off the records."""
+    of = {r["claim"]: r["value"] for r in records if r["degradation"] == degradation}
+    return (
+        f"<strong>{escape(_title(degradation))}:</strong> the severity encoder puts {_number(of['ordering_accuracy'], '.1%')} of all "
+        f"pairs of levels in the right order, and its severity correlates with the true error at {_number(of['spearman_error'], '.2f')} (Spearman)."
+    )
+
+
 def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
     """The main result of one degradation and solver in plain words (HTML), read off the records."""
 
-    def of(claim: str, start: str | None, unit: str | None = None) -> Mapping:
+    def of(claim: str, start: str) -> Mapping:
         return next(
             r for r in records
             if (r["claim"], r["degradation"], r["solver"], r["start"]) == (claim, degradation, solver, start)
-            and unit in (None, r["unit"])
         )  # fmt: skip
 
     parts = []
@@ -130,12 +142,7 @@ def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
             f"{_fewer(nfe['value'])} denoiser evaluations {'as' if nfe['value'] == 1 else 'than'} the full-length baseline, {_gain(gain, 'PSNR')} and "
             f"{_gain(distance, distance['distance'])}"
         )
-    order, error = of("ordering_accuracy", None), of("spearman_error", None)
-    return (
-        f"<strong>{escape(_title(degradation))}, {escape(solver_label(solver))}:</strong> the encoder puts "
-        f"{_number(order['value'], '.1%')} of all pairs of levels in the right order and its severity correlates with the true "
-        f"error at {_number(error['value'], '.2f')} (Spearman); " + "; ".join(parts) + "."
-    )
+    return f"<strong>{escape(solver_label(solver))}:</strong> {'; '.join(parts)}."
 
 
 def _gain(record: Mapping, what: str) -> str:
@@ -163,7 +170,10 @@ def _title(degradation: str) -> str:
 
 
 def _claims_table(records: Sequence[Mapping]) -> str:
-    table = headline.to_frame(records).drop(columns="degradation")
+    """One degradation's; what is claimed of its encoder is said once, not for every solver."""
+    of_encoder = {r["claim"]: {**r, "solver": None} for r in records if r["claim"] in headline.PER_ENCODER}
+    of_pairs = [r for r in records if r["claim"] not in headline.PER_ENCODER]
+    table = headline.to_frame([*of_encoder.values(), *of_pairs]).drop(columns="degradation")
     html = _html(table)
     for verdict in ("not reproduced", "reproduced", "described", "not tested"):
         html = html.replace(f"<td>{verdict}</td>", f'<td class="{verdict.replace(" ", "-")}">{verdict}</td>')
@@ -214,7 +224,7 @@ def _table(reports: Path, name: str, item: str, distances: Mapping[str, str]) ->
     if not path.is_file():
         return None
     table = pd.read_csv(path)
-    if name == "headroom" and not table.start.str.contains("each").any():  # one fixed start leaves nothing to choose
+    if table.empty:
         return None
     return {"caption": TABLE_CAPTIONS[name], "html": _html(_readable(table, distances))}
 

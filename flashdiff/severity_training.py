@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,13 +32,19 @@ HELD_OUT = 500
 
 
 def recipe(seed: int, severity: Mapping, degradation: Mapping) -> dict:
-    """What an encoder was trained by: the study's seed, and what its sections say, without what they leave open (null).
+    """What an encoder was trained by: the study's seed, and what its sections say, without what they leave open (null), in
+    alphabetical order.
 
-    So a field that the schema gains later does not make trained encoders and tuned step sizes look out of date, and
-    neither does what a machine chooses for itself (:func:`flashdiff.training.decisive`).
+    So neither a field that the schema gains later, nor another order of its fields, nor what a machine chooses for itself
+    (:func:`flashdiff.training.decisive`) makes trained encoders and tuned step sizes look out of date.
     """
-    said = {"severity": decisive(severity), "degradation": degradation}
-    return {"seed": seed} | {name: {k: v for k, v in part.items() if v is not None} for name, part in said.items()}
+    return {"seed": seed, "severity": _said(decisive(severity)), "degradation": _said(degradation)}
+
+
+def _said(section: Any) -> Any:
+    if not isinstance(section, Mapping):
+        return section
+    return {name: _said(value) for name, value in sorted(section.items()) if value is not None}
 
 
 def held_out_evaluation(

@@ -77,6 +77,25 @@ def quality_and_nfe(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.D
     return pd.DataFrame(table)
 
 
+def quality_against(rows: pd.DataFrame, baseline: str, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """One row per method: mean NFE, PSNR (dB) and perceptual distance, with the 95% interval of the difference to a baseline
+    on the same images, laid around the method's mean.
+
+    An interval that leaves out the baseline's mean is a difference that chance does not explain. How much images differ,
+    which all methods share, is not in it; it is in those of :func:`quality_and_nfe`.
+    """
+    columns = {name: by_method(rows, name) for name in ("psnr", "perceptual")}
+    table = []
+    for method, nfe in rows.groupby("method", sort=False).nfe.mean().items():
+        row = {"method": method, "nfe": nfe}
+        for name, column in columns.items():
+            difference = bootstrap((column[method] - column[baseline]).to_numpy(float), np.mean, n_resamples, seed)
+            at = column[baseline].mean()
+            row |= {end: at + value for end, value in _spread(name, difference).items()}
+        table.append(row)
+    return pd.DataFrame(table)
+
+
 def paired_comparison(rows: pd.DataFrame, method: str, baseline: str, n_resamples: int, seed: int = 0) -> pd.DataFrame:
     """One row: gains of a method over a baseline on the same images, with 95% intervals of the paired difference."""
     row: dict = {"method": method, "baseline": baseline}
@@ -116,6 +135,7 @@ def fixed_starts_by_severity(rows: pd.DataFrame, n_resamples: int, seed: int = 0
 def headroom(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
     """What a choice of the start can gain: the best of the fixed starts for all images, for each third by severity, and
     for each image, beside what Flash reaches; psnr_gain_db is over the best start for all, paired, with its 95% interval.
+    No rows where there is one fixed start: it leaves nothing to choose.
 
     The choices look at the very PSNR that they are measured by: no rule that chooses from these starts gains more. The
     one per image follows the luck of the noise, too, which no severity can tell.
@@ -123,10 +143,11 @@ def headroom(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFram
     psnr, nfe, third = by_method(rows, "psnr"), by_method(rows, "nfe"), _third(rows)
     fixed = psnr[fixed_starts(psnr)]
     of_third = fixed.groupby(third, observed=True).mean().idxmax(axis=1)
-    choices = {"best fixed start for all": pd.Series(fixed.mean().idxmax(), psnr.index)}
-    if len(fixed.columns) > 1:
-        choices["best fixed start for each third of severity"] = third.astype(object).map(of_third)
-        choices["best fixed start for each image"] = fixed.idxmax(axis=1)
+    choices = {
+        "best fixed start for all": pd.Series(fixed.mean().idxmax(), psnr.index),
+        "best fixed start for each third of severity": third.astype(object).map(of_third),
+        "best fixed start for each image": fixed.idxmax(axis=1),
+    }
     choices |= {label(method): pd.Series(method, psnr.index) for method in STARTS.values()}
 
     def chosen(column: pd.DataFrame, choice: pd.Series) -> np.ndarray:
@@ -137,7 +158,7 @@ def headroom(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFram
         reached = chosen(psnr, choice)
         row = {"start": name, "nfe": chosen(nfe, choice).mean(), "psnr": reached.mean()}
         table.append(row | _spread("psnr_gain_db", bootstrap(reached - for_all, np.mean, n_resamples, seed)))
-    return pd.DataFrame(table)
+    return pd.DataFrame(table)[: None if len(fixed.columns) > 1 else 0]
 
 
 def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:

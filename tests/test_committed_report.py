@@ -1,14 +1,18 @@
 """What is in git to be read without running anything: complete, consistent, and the source of the README's numbers."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from flashdiff import readme
 from flashdiff.headline import RULES
-from flashdiff.study import load
+from flashdiff.records import write_json
+from flashdiff.severity_training import recipe
+from flashdiff.study import load, select
 
 ROOT = Path(__file__).parents[1]
 REPORTS = ROOT / "reports"
@@ -54,3 +58,16 @@ def test_readme_shows_a_figure_that_is_there():
     assert figures
     for figure in figures:
         assert (ROOT / figure).is_file(), figure
+
+
+@pytest.mark.parametrize("study_folder", [ROOT, ROOT / "studies/fashion-mnist-full"])
+def test_a_fresh_clone_does_not_choose_the_step_sizes_again(study_folder, tmp_path):
+    """The stage depends on the recipe that training writes: the one in git's lock must be the one of today's code."""
+    study = load(study_folder / "params.yaml")
+    lock = YAML(typ="safe").load((study_folder / "dvc.lock").read_text(encoding="utf-8"))
+    for name, pair in study.pairs.items():
+        file = f"data/severity/{pair.degradation}.recipe.json"
+        (locked,) = [dep["md5"] for dep in lock["stages"][f"tune@{name}"]["deps"] if dep["path"] == file]
+        sections = select(study, "severity"), select(study, f"degradations.{pair.degradation}")
+        write_json(tmp_path / file, recipe(study.seed, *sections))
+        assert hashlib.md5((tmp_path / file).read_bytes()).hexdigest() == locked, name

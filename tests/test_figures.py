@@ -116,7 +116,7 @@ def pictures(n, channels=1, seed=0):
 
 
 def quality_table():
-    return tables.quality_and_nfe(reconstruction_rows(), n_resamples=100)
+    return tables.quality_against(reconstruction_rows(), "full_length", n_resamples=100)
 
 
 def claims():
@@ -151,9 +151,9 @@ FROM_ROWS = {
     "calibration": (severity_rows, figures.calibration, ["sigma_hat", "sbar"]),
     "error_statistics": (severity_rows, figures.error_statistics, ["kurtosis", "neighbour_correlation"]),
     "quality_against_steps": (
-        reconstruction_rows,
+        quality_table,
         figures.quality_against_steps,
-        ["method", "nfe", "psnr", "ssim", "perceptual", "decodes"],
+        ["method", "nfe", "psnr", "psnr_low", "psnr_high", "perceptual", "perceptual_low", "perceptual_high"],
     ),
     "start_distribution": (reconstruction_rows, figures.start_distribution, ["method", "start"]),
     "starts_by_severity": (
@@ -407,7 +407,7 @@ def errorbars(axis, along="y"):
 
 def test_quality_against_steps_draws_means_and_intervals():
     rows = reconstruction_rows()
-    figure = figures.quality_against_steps(rows)
+    figure = figures.quality_against_steps(tables.quality_against(rows, "full_length", n_resamples=1000))
     mean = rows.groupby("method")[["nfe", "psnr", "perceptual"]].mean()
     for axis, column in zip(figure.axes, ("psnr", "perceptual"), strict=True):
         fixed = mean.loc[["fixed_20", "fixed_mean", "fixed_150"]]  # by cost
@@ -417,11 +417,13 @@ def test_quality_against_steps_draws_means_and_intervals():
         marks = errorbars(axis)
         assert len(marks) == 4 and axis.get_xscale() == "log"
         for method in ("flash_published", "flash_consistent", "flash_inversion", "full_length"):
-            values = rows[rows.method == method][column].to_numpy()
-            interval = metrics.bootstrap(values, np.mean, 1000)
-            expected = [mean.nfe[method], values.mean(), interval["low"], interval["high"]]
-            np.testing.assert_allclose(marks[LABELS[method]], expected, rtol=1e-5)
-            assert interval["low"] < interval["high"]
+            values = rows.pivot(index="image", columns="method", values=column)
+            gain = metrics.bootstrap((values[method] - values.full_length).to_numpy(), np.mean, 1000)
+            ends = [mean[column]["full_length"] + gain[end] for end in ("value", "low", "high")]
+            np.testing.assert_allclose(marks[LABELS[method]], [mean.nfe[method], *ends], rtol=1e-5)
+            assert (gain["low"] < gain["high"]) == (method != "full_length")
+        (level,) = [line for line in axis.lines if line.get_linestyle() == "--"]
+        np.testing.assert_allclose(level.get_ydata(), mean[column]["full_length"], rtol=1e-5)
         _, height = drawn_line(axis, LABELS["no_diffusion"])
         np.testing.assert_allclose(height, mean[column]["no_diffusion"], rtol=1e-5)
 
@@ -435,6 +437,8 @@ def test_quality_of_methods_draws_every_method_that_has_a_name():
     for axis, column in zip(figure.axes, ("psnr", "perceptual"), strict=True):
         marks = errorbars(axis, along="x")
         assert list(marks) == written
+        (level,) = [line for line in axis.lines if line.get_linestyle() == "--"]
+        assert set(level.get_xdata()) == {table.set_index("method")[column]["full_length"]}
         for place, (name, row) in enumerate(zip(written, named.to_dict("records"), strict=True)):
             expected = [place, row[column], row[f"{column}_low"], row[f"{column}_high"]]
             np.testing.assert_allclose(marks[name], expected, rtol=1e-12)

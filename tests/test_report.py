@@ -103,6 +103,12 @@ def page(study):
     return Page((study / "reports/index.html").read_text(encoding="utf-8"))
 
 
+def claims_on(page):
+    """The rows of the tables of claims: the only ones that say what counts as reproduced."""
+    criteria = {rule.criterion for rule in headline.RULES.values()}
+    return [row for row in page.rows if len(row) == 7 and row[5] in criteria]
+
+
 # -------------------------------------------------------------------------------------------------------- the page
 
 
@@ -135,12 +141,22 @@ def test_the_page_works_offline(study, page):
 def test_every_claim_is_on_the_page_with_its_value_and_verdict(study, page):
     records = headline.collect(study, STUDY, DEGRADATIONS, PAIRS)
     expected = [[str(cell) for cell in row] for row in headline.to_frame(records).drop(columns="degradation").values]
-    claims = [row for row in page.rows if len(row) == 7 and row[0] == "LDPS"]
-    assert claims == expected and len(claims) == 2 * 28
+    claims = claims_on(page)
+    assert [row[1:] for row in claims] == [row[1:] for row in expected] and len(claims) == 2 * 28
     for record, row in zip(records, claims, strict=True):
+        assert row[0] == ("" if record["claim"] in headline.PER_ENCODER else "LDPS")
         assert row[2] == headline.label(record)
         assert row[3] == headline.describe(record)
         assert row[6] == ("described" if record["claim"] == "mean_start" else record["verdict"])
+
+
+def test_claims_of_an_encoder_are_said_once(tmp_path):
+    write_metrics(tmp_path, ["gaussian_blur"], ["ldps", "other"])
+    pairs = [("gaussian_blur", "ldps"), ("gaussian_blur", "other")]
+    text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], pairs).read_text(encoding="utf-8")
+    solvers = [row[0] for row in claims_on(Page(text))]
+    assert solvers == [""] * 4 + ["LDPS"] * 24 + ["other"] * 24
+    assert text.count("of all pairs of levels in the right order") == 1
 
 
 def test_all_comparisons_are_on_the_page_and_in_its_table(study, page):
@@ -155,7 +171,7 @@ def test_all_comparisons_are_on_the_page_and_in_its_table(study, page):
 
 
 def test_verdicts_are_coloured(study, page):
-    verdicts = [row[6] for row in page.rows if len(row) == 7 and row[0] == "LDPS"]
+    verdicts = [row[6] for row in claims_on(page)]
     classes = [attributes.get("class") for tag, attributes in page.elements if tag == "td" and "class" in attributes]
     assert classes == [verdict.replace(" ", "-") for verdict in verdicts]
     assert {"reproduced", "not-reproduced", "described"} == set(classes)
@@ -250,7 +266,7 @@ def test_several_solvers_have_their_own_headings(tmp_path):
         "Reconstruction: LDPS", "Reconstruction: other",
         "Speed, and what is left to gain: LDPS", "Speed, and what is left to gain: other",
     ]  # fmt: skip
-    assert page.text_of("strong") == ["toy", "Gaussian blur, LDPS:", "Gaussian blur, other:"]
+    assert page.text_of("strong") == ["toy", "Gaussian blur:", "LDPS:", "other:"]
 
 
 def test_a_missing_metrics_file_leaves_the_page_before(study, tmp_path):
@@ -274,7 +290,7 @@ def test_text_of_the_study_is_escaped(tmp_path):
     page = Page(report.assemble(tmp_path, "<q>", evil, [(*evil, "<i>")]).read_text(encoding="utf-8"))
     assert not {"b", "i", "q", "s", "u"} & {tag for tag, _ in page.elements}
     assert page.text_of("title") == ["flashdiff: <q>"]
-    assert page.text_of("strong") == ["<q>", "<b>a&b, <i>:"] and "<b>a&b" in page.text_of("h2")
+    assert page.text_of("strong") == ["<q>", "<b>a&b:", "<i>:"] and "<b>a&b" in page.text_of("h2")
     assert ["<u>m", "1.500"] in page.rows and "<s>&.ipynb" in page.text_of("a")
     for target in page.attributes("src") + page.attributes("href"):
         assert target[1:] in page.attributes("id") if target[0] == "#" else (reports / target).is_file()
@@ -299,16 +315,18 @@ def records_with(psnr, perceptual, nfe=9.96, order=0.981, error=0.934):
 BETTER, WORSE, UNCLEAR = interval(1.25, 1.0, 1.5), interval(-1.25, -1.5, -1.0), interval(0.25, -1.0, 1.5)
 
 
-def test_the_whole_sentence():
-    text = report.sentence(records_with(BETTER, interval(-0.125, -0.15, -0.1)), "gaussian_blur", "ldps")
+def test_the_whole_sentences():
+    records = records_with(BETTER, interval(-0.125, -0.15, -0.1))
     what = (
         "Flash needs 10.0 times fewer denoiser evaluations than the full-length baseline, PSNR is better by "
         "1.25 dB [1.00, 1.50] and perceptual distance is worse by 12.5% [10.0, 15.0]"
     )
-    assert text == (
-        "<strong>Gaussian blur, LDPS:</strong> the encoder puts 98.1% of all pairs of levels in the right order and its "
-        f"severity correlates with the true error at 0.93 (Spearman); with the published start {what}; "
-        f"with the consistent start {what}."
+    assert report.sentence(records, "gaussian_blur", "ldps") == (
+        f"<strong>LDPS:</strong> with the published start {what}; with the consistent start {what}."
+    )
+    assert report.encoder_sentence(records, "gaussian_blur") == (
+        "<strong>Gaussian blur:</strong> the severity encoder puts 98.1% of all pairs of levels in the right order, and its "
+        "severity correlates with the true error at 0.93 (Spearman)."
     )
 
 
@@ -330,17 +348,19 @@ def test_a_gain_reads_as_its_interval_says(measured, words):
 
 
 def test_a_sentence_without_measures_says_so():
-    text = report.sentence(records_with(None, None, nfe=None, order=None, error=None), "gaussian_blur", "ldps")
+    records = records_with(None, None, nfe=None, order=None, error=None)
+    text = report.encoder_sentence(records, "gaussian_blur") + report.sentence(records, "gaussian_blur", "ldps")
     assert "puts (not measured) of all pairs" in text and "at (not measured) (Spearman)" in text
     assert "needs (not measured) times fewer" in text and "None" not in text
 
 
-def test_the_sentence_on_the_page_agrees_with_its_records(study):
+def test_the_sentences_on_the_page_agree_with_their_records(study):
     records = headline.collect(study, STUDY, DEGRADATIONS, PAIRS)
     text = (study / "reports/index.html").read_text(encoding="utf-8")
     for degradation in DEGRADATIONS:
         sentence = report.sentence(records, degradation, "ldps")
-        assert f'<p class="result">{sentence}</p>' in text
+        encoder = report.encoder_sentence(records, degradation)
+        assert f'<div class="result"><p>{encoder}</p>\n<p>{sentence}</p>\n</div>' in text
         for start in headline.STARTS:
             (gain,) = [r for r in records if (r["claim"], r["degradation"], r["start"]) == ("psnr_gain_db", degradation, start)]  # fmt: skip
             assert f"PSNR is better by {headline.describe(gain)}" in sentence

@@ -424,6 +424,16 @@ def test_what_a_machine_chooses_is_not_decisive(tiny_prior, tmp_path):
     assert recipe(1, section, {"kind": "box", "weights": None}) == expected
 
 
+def test_a_recipe_does_not_depend_on_the_order_of_the_schema():
+    """Its file is compared byte by byte, and a mixture's members have fields of their own."""
+    from flashdiff.severity_training import recipe
+
+    member = {"b": {"kind": "box", "weights": None, "noise_std": 0.1}}
+    one = recipe(1, {"steps": 3, "ema": 0.9}, {"kind": "mixture", "members": member | {"a": {"kind": "blur"}}})
+    other = {"members": {"a": {"kind": "blur"}, "b": {"noise_std": 0.1, "kind": "box"}}, "kind": "mixture"}
+    assert json.dumps(one) == json.dumps(recipe(1, {"ema": 0.9, "steps": 3}, other))
+
+
 def test_a_changed_weight_of_the_loss_does_not_continue_from_the_old_encoder(tiny_prior, tmp_path):
     """The number of steps and all else that the loop knows are equal: only the key tells the two trainings apart."""
     from flashdiff.degradations import GaussianBlur
