@@ -50,6 +50,15 @@ AGAINST = {
     "perceptual": "{perceptual} of D(ẑ)",
 }
 """What severity is correlated with, in words; the distance has the name of what measured it."""
+COLUMNS = {
+    "nfe": "NFE",
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "psnr gain db": "PSNR gain (dB)",
+    "ssim gain": "SSIM gain",
+    "nfe ratio": "NFE, baseline / method",
+}
+"""What heads a table's columns, in words."""
 PARTS = (
     ("What the encoder is asked", "train_severity", False, ()),
     ("Does it order severity?", "order", False, ()),
@@ -231,8 +240,8 @@ def _table(reports: Path, name: str, item: str, distances: Mapping[str, str]) ->
 
 def _readable(table: pd.DataFrame, distances: Mapping[str, str]) -> pd.DataFrame:
     """A table of numbers and names as one of texts; distances: what readers call the two."""
-    gain = {"perceptual gain": f"{distances['perceptual']} gain"}
-    table = with_intervals(table).rename(columns={**distances, **gain})
+    gain = {"perceptual gain": f"{distances['perceptual']} gain (relative)"}
+    table = with_intervals(table).rename(columns={**COLUMNS, **distances, **gain})
     if "degradation" in table:
         table["degradation"] = table["degradation"].str.replace("_", " ")
     for column in ("solver", "reference"):

@@ -166,6 +166,7 @@ def test_all_comparisons_are_on_the_page_and_in_its_table(study, page):
     for row in table[table.degradation == DEGRADATIONS[0]].to_dict("records"):
         for name in ("nfe", "decodes", "psnr", "ssim", "perceptual"):
             assert row[name] == pytest.approx(means.loc[row["method"], name], rel=1e-5)
+    assert {"NFE", "PSNR (dB)", "SSIM", "perceptual distance"} <= set(page.text_of("th"))
     rows = [row for row in page.rows if row[:3] == ["gaussian blur", "LDPS", "Flash, published start"]]
     assert len(rows) == 1 and rows[0][5] == f"{means.psnr['flash_published']:.2f}"
 
