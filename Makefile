@@ -33,7 +33,7 @@ study: $(INSTALLED) study-exists ## run the study: every stage whose inputs chan
 	@$(dvc)
 	@$(report)
 
-figures: $(INSTALLED) study-exists ## write tables, figures and report again from the results at hand
+figures: $(INSTALLED) study-exists ## write the comparison of speed and the report again from the results at hand
 	@$(dvc) --force --single-item speedup report
 	@$(report)
 
@@ -74,7 +74,7 @@ study-exists:
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo 'flashdiff needs Python 3.11 or newer, and "$(PYTHON)" is not: name one, as in make PYTHON=python3.12.' >&2; exit 1; }
-	@echo 'Installing into .venv: minutes, about 2 GB (log: .venv/install.log)'
+	@echo 'Installing into .venv: minutes, 2 GB and more (log: .venv/install.log)'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --log .venv/install.log $(if $(CONSTRAINTS),--constraint '$(CONSTRAINTS)') --editable '.[lab,dev]'
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --log .venv/install.log $(if $(CONSTRAINTS),--constraint '$(CONSTRAINTS)') --no-deps deepinv

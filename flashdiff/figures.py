@@ -268,7 +268,7 @@ def wall_clock(speed: pd.DataFrame) -> Figure:
             va="center",
             fontsize=8,
         )
-    axis.set(xlabel="seconds per image, whole batch kept busy", xlim=(0, 1.15 * table.seconds_per_image.max()))
+    axis.set(xlabel="seconds per image, all images in one run", xlim=(0, 1.15 * table.seconds_per_image.max()))
     axis.invert_yaxis()
     return figure
 

@@ -41,7 +41,8 @@ RULES: dict[str, Rule] = {
     "calibration_ratio": Rule("mean σ̂ / mean true error", "ratio", "0.9 to 1.1", lambda i: 0.9 <= i["value"] <= 1.1),
     "mean_start": Rule("mean start index", "step", "described only", None),
     "nfe_ratio": Rule("evaluations: baseline / Flash", "ratio", "at least 8", _at_least(8)),
-    "wall_clock_ratio": Rule("wall clock: baseline / Flash", "ratio", "at least 8", _at_least(8)),
+    # one timing varies by a tenth between runs: a verdict at a bound would be the machine's mood
+    "wall_clock_ratio": Rule("wall clock: baseline / Flash", "ratio", "described only: one timing", None),
     "psnr_gain_db": Rule("PSNR: Flash - baseline", "dB", "95% interval above 0", _above_zero),
     "ssim_gain": Rule("SSIM: Flash - baseline", "SSIM", "95% interval above 0", _above_zero),
     "perceptual_gain": Rule(
@@ -53,8 +54,8 @@ RULES: dict[str, Rule] = {
     "shuffled_severity": Rule("Flash against the severities of other images", "", "95% interval above 0", _above_zero),
     "random_start": Rule("Flash against random starts", "", "95% interval above 0", _above_zero),
 }
-"""Why these bounds: 0.97, 0.85 and 10% are what the paper's figures show by eye; 8 is its smallest speed-up; a gain counts
-when chance does not explain it."""
+"""Why these bounds: 0.97 and 0.85 are what the paper's figures show by eye, 8 is its smallest speed-up; 0.5 and 0.9 to 1.1
+are this project's; a gain counts when chance does not explain it. The report says so, too."""
 
 PER_ENCODER = {
     "ordering_accuracy": "ordering",

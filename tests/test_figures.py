@@ -231,7 +231,7 @@ AXES = {
     "quality_against_steps": [(NFE, label) for label in QUALITY],
     "start_distribution": [("start index of the reverse diffusion", "test images")],
     "starts_by_severity": [(f"{NFE} of a fixed start", "PSNR, gain over the start of equal NFE (dB)")],
-    "wall_clock": [("seconds per image, whole batch kept busy", "")],
+    "wall_clock": [("seconds per image, all images in one run", "")],
     "quality_of_methods": [(label, "") for label in QUALITY],
     "gains_of_pairs": [
         ("PSNR, gain (dB)", ""),

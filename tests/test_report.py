@@ -147,7 +147,7 @@ def test_every_claim_is_on_the_page_with_its_value_and_verdict(study, page):
         assert row[0] == ("" if record["claim"] in headline.PER_ENCODER else "LDPS")
         assert row[2] == headline.label(record)
         assert row[3] == headline.describe(record)
-        assert row[6] == ("described" if record["claim"] == "mean_start" else record["verdict"])
+        assert row[6] == ("described" if record["claim"] in ("mean_start", "wall_clock_ratio") else record["verdict"])
 
 
 def test_claims_of_an_encoder_are_said_once(tmp_path):
@@ -314,6 +314,19 @@ def records_with(psnr, perceptual, nfe=9.96, order=0.981, error=0.934):
 
 
 BETTER, WORSE, UNCLEAR = interval(1.25, 1.0, 1.5), interval(-1.25, -1.5, -1.0), interval(0.25, -1.0, 1.5)
+
+
+def test_what_the_adaptive_choice_itself_is_worth_is_said_where_it_was_measured():
+    head, records = ("toy", "gaussian_blur", "ldps"), records_with(BETTER, BETTER)
+    assert "Gain in PSNR" not in report.sentence(records, "gaussian_blur", "ldps")
+    for start, value in (("published", -0.25), ("consistent", 0.125)):
+        for unit, scale in (("dB", 1), ("relative", 10)):
+            measured = interval(value * scale, value * scale - 0.5, value * scale + 0.5)
+            records.append(headline.record("adaptive_vs_best_fixed", *head, measured, start=start, unit=unit))
+    assert report.sentence(records, "gaussian_blur", "ldps").endswith(
+        "]. Gain in PSNR over one fixed start of equal cost for all images: -0.250 dB [-0.750, 0.250] (published start), "
+        "0.125 dB [-0.375, 0.625] (consistent start)."
+    )
 
 
 def test_the_whole_sentences():
