@@ -144,10 +144,11 @@ def encoder_sentence(records: Sequence[Mapping], degradation: str) -> str:
 def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
     """The main result of one degradation and solver in plain words (HTML), read off the records."""
 
-    def of(claim: str, start: str) -> Mapping | None:
+    def of(claim: str, start: str, unit: str | None = None) -> Mapping | None:
         return next((
             r for r in records
             if (r["claim"], r["degradation"], r["solver"], r["start"]) == (claim, degradation, solver, start)
+            and unit in (None, r["unit"])
         ), None)  # fmt: skip
 
     parts, controls = [], []
@@ -159,7 +160,7 @@ def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
             f"{_gain(distance, distance['distance'])}"
         )
     for claim, words in AGAINST_CONTROLS.items():
-        found = {start: r for start in headline.STARTS if (r := of(claim, start))}  # the first is the one in PSNR
+        found = {start: r for start in headline.STARTS if (r := of(claim, start, unit="dB"))}
         if found:
             gains = ", ".join(f"{headline.describe(r)} ({start} start)" for start, r in found.items())
             controls.append(f" Gain in PSNR {words}: {gains}.")

@@ -162,6 +162,8 @@ EDGES = [
     ("calibration_ratio", interval(1.1001, 1.0, 1.2), False),
     ("nfe_ratio", interval(8.0, 7.0, 9.0), True),
     ("nfe_ratio", interval(7.999, 7.0, 9.0), False),
+    ("wall_clock_ratio", interval(8.0), True),
+    ("wall_clock_ratio", interval(7.999), False),
 ]
 GAINS = ["psnr_gain_db", "ssim_gain", "perceptual_gain", *CONTROLS]
 EDGES += [(claim, interval(0.2, 1e-6, 0.4), True) for claim in GAINS]
