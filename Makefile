@@ -20,7 +20,7 @@ export DVC_NO_ANALYTICS := 1
 
 STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.papermill"
 
-dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.stage check && '$(BIN)/dvc' repro
+dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
 .PHONY: help study test lab explore figures prior tune bench readme lint study-exists
@@ -52,7 +52,7 @@ bench: $(INSTALLED) ## measure the engine against a one-image-at-a-time loop (af
 	@'$(BIN)/python' -m benchmarks.engine $(OPTIONS)
 
 readme: $(INSTALLED) ## copy the numbers of the committed reports into README.md (a test compares them)
-	@'$(BIN)/python' -m flashdiff.readme
+	@'$(BIN)/python' -m flashdiff.report.readme
 
 lint: $(INSTALLED) ## check style, format and that notebooks hold no outputs
 	@'$(BIN)/ruff' check --quiet .

@@ -27,14 +27,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.engine import machine, peak_mib
 from flashdiff.batch import Stream, normal
-from flashdiff.compvis_config import DiffusionParameters, checked
+from flashdiff.weights.compvis_config import DiffusionParameters, checked
 from flashdiff.datasets import to_float
 from flashdiff.degradations import GaussianBlur, Measurement, Operator, measure
 from flashdiff.flash import FixedStart, Flash
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder, training_loss
 from flashdiff.solvers import LDPS
-from flashdiff.training import Recipe, train
+from flashdiff.training.loop import Recipe, train
 
 IMAGE = (3, 256, 256)
 BLUR, NOISE_STD = GaussianBlur(0.3, 3.0, 30), 0.1  # the kernel is 61 x 61
@@ -263,7 +263,7 @@ def one_by_one(prior: Prior, image_shape: tuple[int, int, int], batch: int, prec
 
 def training(prior: Prior, image_shape: tuple[int, int, int], batch: int, precision: str) -> list[float]:
     """Training steps of the severity encoder: noise and blur, forward, backward, AdamW, average of the weights."""
-    prior = prior.to(memory_format=torch.channels_last)  # as flashdiff.severity_training has it
+    prior = prior.to(memory_format=torch.channels_last)  # as flashdiff.training.severity has it
     encoder = SeverityEncoder.from_prior(prior).to(memory_format=torch.channels_last)
     loss, began = training_loss(prior, BLUR, NOISE_STD, noise_images(batch, image_shape)), []
 
@@ -334,7 +334,7 @@ def alone(device: str, cpu_time: bool, function: Callable, *arguments):
 
 def _settle(device: str, cpu_time: bool) -> None:
     global clock
-    os.environ["ACCELERATE_TORCH_DEVICE"] = device  # where flashdiff.training trains, instead of the first GPU it finds
+    os.environ["ACCELERATE_TORCH_DEVICE"] = device  # where flashdiff.training.loop trains, instead of the first GPU it finds
     clock = time.process_time if cpu_time else time.perf_counter
 
 

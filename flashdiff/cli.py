@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from flashdiff.study import StudyError, load, select
+from flashdiff.study.schema import StudyError, load, select
 
 
 def train(arguments: argparse.Namespace) -> str:
@@ -14,7 +14,7 @@ def train(arguments: argparse.Namespace) -> str:
     from flashdiff.degradations import build
     from flashdiff.devices import process_state
     from flashdiff.prior import Prior
-    from flashdiff.severity_training import CHECKPOINT, LIVE, train_severity_encoder
+    from flashdiff.training.severity import CHECKPOINT, LIVE, train_severity_encoder
 
     study, name = load(), arguments.degradation
     if name not in study.degradations:
@@ -45,10 +45,10 @@ def train(arguments: argparse.Namespace) -> str:
 
 def reconstruct(arguments: argparse.Namespace) -> str:
     """Run a pair's comparison ahead of its stage, on as many processes as launched this; returns one line."""
-    from flashdiff.comparison import RUNS, Bench, methods
-    from flashdiff.comparison import reconstruct as run
     from flashdiff.devices import process_state
-    from flashdiff.records import read_json
+    from flashdiff.study.comparison import RUNS, Bench, methods
+    from flashdiff.study.comparison import reconstruct as run
+    from flashdiff.study.records import read_json
 
     study, pair = load(), f"{arguments.degradation}-{arguments.solver}"
     if pair not in study.pairs:
@@ -74,7 +74,7 @@ def reconstruct(arguments: argparse.Namespace) -> str:
 
 def convert(arguments: argparse.Namespace) -> str:
     """Write an original latent-diffusion checkpoint as a prior's folder; returns one line."""
-    from flashdiff.prior_sources import convert_compvis
+    from flashdiff.weights.published_prior import convert_compvis
 
     prior = convert_compvis(arguments.checkpoint, arguments.config, arguments.target, ema=not arguments.raw)
     size = sum(parameter.numel() for parameter in prior.parameters()) / 1e6

@@ -19,11 +19,11 @@ from flashdiff.degradations import Degradation, Measurement, Operator, State, ch
 from flashdiff.degradations import build as build_degradation
 from flashdiff.flash import ConsistentStart, Flash, InversionStart, PublishedStart, Start
 from flashdiff.prior import Prior
-from flashdiff.records import read_json
 from flashdiff.severity import SeverityEncoder
 from flashdiff.solvers import Solver
 from flashdiff.solvers import build as build_solver
-from flashdiff.study import load
+from flashdiff.study.records import read_json
+from flashdiff.study.schema import load
 
 STARTS: dict[str, type] = {"published": PublishedStart, "consistent": ConsistentStart, "inversion": InversionStart}
 """The start rules that have a name; the study's method of the rule is flash_NAME."""

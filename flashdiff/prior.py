@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashdiff.batch import rows
-from flashdiff.compvis import read_compvis
+from flashdiff.weights.compvis import read_compvis
 
 AUTOENCODERS = ("vqvae", "vae")
 
@@ -77,7 +77,7 @@ class Prior(nn.Module):
 
     @classmethod
     def from_compvis(cls, checkpoint: str | Path, config: str | Path, *, ema: bool = True) -> Self:
-        """Read an original checkpoint; arguments and errors are those of :func:`flashdiff.compvis.read_compvis`."""
+        """Read an original checkpoint; arguments and errors are those of :func:`flashdiff.weights.compvis.read_compvis`."""
         model = read_compvis(checkpoint, config, ema=ema)
         return cls(model.autoencoder, model.unet, model.alphas_cumprod)
 

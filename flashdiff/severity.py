@@ -147,7 +147,7 @@ def training_loss(
     lambda_image: float = 1.0,
     seed: int = 0,
 ) -> Callable:
-    """The severity encoder's loss for :func:`flashdiff.training.train`: t ~ U[0, 1] and noise anew at every step.
+    """The severity encoder's loss for :func:`flashdiff.training.loop.train`: t ~ U[0, 1] and noise anew at every step.
 
     images (n, C, H, W) uint8; their latents z0 = E0(x0) are computed on the fly, E0 and D0 stay frozen.
     """

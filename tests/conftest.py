@@ -31,7 +31,7 @@ def make_prior(n_steps: int):
     from diffusers import DDPMScheduler
 
     from flashdiff.prior import Prior
-    from flashdiff.prior_training import build_autoencoder, build_denoiser
+    from flashdiff.training.prior import build_autoencoder, build_denoiser
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -64,7 +64,7 @@ def tiny_encoder(tiny_prior):
 def tiny_study(tmp_path, tiny_prior, tiny_diffusion):
     """The smoke study's parameters beside tiny models of random weights (float32), noise images, and a tuning record."""
     from flashdiff.datasets import write_splits
-    from flashdiff.metrics import Features
+    from flashdiff.measures.features import Features
     from flashdiff.severity import SeverityEncoder
 
     smoke = Path(__file__).parents[1] / "studies/smoke/params.yaml"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from flashdiff.datasets.fetch import Source, debian_mirror, debian_package, fetch, http_mirror, installed_copy
 from flashdiff.datasets.splits import Parts
-from flashdiff.fetch import Source, debian_mirror, debian_package, fetch, http_mirror, installed_copy
 
 # Checksums of the decompressed files: Debian and the publishers compress the same bytes differently.
 FASHION_MNIST = {

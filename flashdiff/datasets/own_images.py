@@ -14,7 +14,7 @@ from flashdiff.datasets.collection import first_of
 from flashdiff.datasets.images import ImageFile, read_images
 from flashdiff.datasets.layouts import open_collection
 from flashdiff.datasets.splits import Parts
-from flashdiff.fetch import say
+from flashdiff.messages import say
 
 
 def image_folder(data: Mapping, seed: int, raw_folder: str | Path, progress: bool = True) -> Parts:

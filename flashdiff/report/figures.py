@@ -1,0 +1,343 @@
+"""Figures of the reports: f(rows) -> matplotlib Figure, in the style of :mod:`flashdiff.report.style`.
+
+Figures are built without pyplot, so that nothing is global and nothing stays open; in a notebook the last expression of
+a cell shows them.
+"""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from flashdiff.report.image_figures import degradation_levels, image_grid, matched_pairs, outliers, reconstructions
+from flashdiff.report.style import (
+    LEVEL,
+    METHOD_COLOURS,
+    NFE,
+    PALETTE,
+    PERCEPTUAL,
+    PSNR,
+    SBAR,
+    SIGMA,
+    canvas,
+    need,
+    save,
+    steps_on_log_axis,
+    styled,
+)
+from flashdiff.report.tables import calibration as binned
+from flashdiff.study.methods import LABELS, STARTS, fixed_starts, solver_label
+
+__all__ = [
+    "calibration", "degradation_levels", "error_statistics", "gains_of_pairs", "image_grid", "learning_curve", "matched_pairs",
+    "ordering_by_pair", "outliers", "quality_against_steps", "quality_of_methods", "reconstructions", "save",
+    "severity_against_level", "severity_against_level_per_image", "start_distribution", "starts_by_severity", "wall_clock",
+]  # fmt: skip
+
+MEASURED = ("accuracy", "ordering_accuracy", "spearman_error", "calibration_ratio")
+"""Columns of a learning curve, besides those named validation_..., that are no terms of the loss."""
+
+_QUALITY = ("method", "nfe", *(f"{column}{end}" for column in ("psnr", "perceptual") for end in ("", "_low", "_high")))
+
+
+@styled
+def learning_curve(curve: pd.DataFrame, name: str) -> Figure:
+    """Loss against steps, and what was measured on held-out images beside it; only that, for an encoder not trained here."""
+    need(curve, "step")
+    held_out = [c for c in curve if c.startswith("validation_") or c in MEASURED]
+    losses = [c for c in curve if c not in ("step", *held_out)]
+    figure, axes = canvas(columns=max(1, bool(losses) + bool(held_out)))
+    left = axes[0, 0]
+    for column in losses:
+        left.plot(curve.step, curve[column], label=column, lw=1.2)
+    left.set(title=name.replace("_", " "))
+    if losses:
+        left.set(xlabel="optimiser step", ylabel="training loss", yscale="log")
+        left.legend()
+    if held_out:
+        right = axes[0, -1]
+        for column in held_out:
+            part = curve[["step", column]].dropna()
+            right.plot(part.step, part[column], marker="o", ms=3, lw=1.2, label=column.replace("_", " "))
+        right.set(
+            xlabel="optimiser step",
+            ylabel="on held-out images" if "accuracy" not in held_out else "on training batches",
+        )
+        right.legend()
+    return figure
+
+
+@styled
+def severity_against_level_per_image(rows: pd.DataFrame, shown: int = 60) -> Figure:
+    """The paper's Fig. 3: predicted severity along each image's levels, one thin line per image, and the mean."""
+    need(rows, "image", "t", "sigma_hat")
+    figure, axes = canvas(width=4.4, height=3.2)
+    axis = axes[0, 0]
+    for _, path in rows[rows.image < shown].groupby("image"):
+        axis.plot(path.t, path.sigma_hat, color=PALETTE[0], lw=0.5, alpha=0.45)
+    mean = rows.groupby("t").sigma_hat.mean()
+    axis.plot(mean.index, mean, color="black", lw=2, marker="o", ms=3, label=f"mean of {rows.image.nunique()} images")
+    axis.plot([], [], color=PALETTE[0], lw=0.8, label="one image each")
+    axis.set(xlabel=LEVEL, ylabel=SIGMA)
+    axis.legend()
+    return figure
+
+
+@styled
+def ordering_by_pair(rows: pd.DataFrame) -> Figure:
+    """Share of images whose severities at two levels are in the right order, for every pair of levels."""
+    need(rows, "image", "t", "sigma_hat")
+    sigma = rows.pivot(index="image", columns="t", values="sigma_hat")
+    levels = len(sigma.columns)
+    share = np.full((levels, levels), np.nan)
+    for i in range(levels):
+        for j in range(i + 1, levels):
+            share[j, i] = (sigma.iloc[:, i] <= sigma.iloc[:, j]).mean()
+    figure, axes = canvas(width=4.6, height=3.8)
+    names = [f"{t:.2f}" for t in sigma.columns]
+    sns.heatmap(
+        pd.DataFrame(share * 100, index=names, columns=names).iloc[1:, :-1],
+        ax=axes[0, 0], annot=True, fmt=".0f", cmap="viridis", vmin=50, vmax=100, annot_kws={"size": 7},
+        cbar_kws={"label": "pairs in the right order (%)"},
+    )  # fmt: skip
+    axes[0, 0].set(xlabel="lower level t", ylabel="higher level t")
+    return figure
+
+
+@styled
+def severity_against_level(rows: pd.DataFrame) -> Figure:
+    """The paper's Fig. 4: predicted severity against level, a dot per test image, and the mean of ten bins."""
+    need(rows, "t", "sigma_hat")
+    figure, axes = canvas(width=4.4, height=3.2)
+    axis = axes[0, 0]
+    axis.scatter(rows.t, rows.sigma_hat, s=4, alpha=0.35, color=PALETTE[0], linewidths=0, rasterized=True)
+    bins = pd.cut(rows.t, np.linspace(0, 1, 11), include_lowest=True)
+    mean = rows.groupby(bins, observed=True)[["t", "sigma_hat"]].mean()
+    axis.plot(mean.t, mean.sigma_hat, color="black", marker="o", ms=4, lw=1.5, label="mean per tenth of the range")
+    spearman = rows[["t", "sigma_hat"]].corr("spearman").iloc[0, 1]
+    axis.set(xlabel=LEVEL, ylabel=SIGMA, title=f"{len(rows)} test images, Spearman correlation {spearman:.2f}")
+    axis.legend()
+    return figure
+
+
+@styled
+def calibration(rows: pd.DataFrame) -> Figure:
+    """True latent error against predicted severity; on the diagonal the prediction is right."""
+    need(rows, "sigma_hat", "sbar")
+    figure, axes = canvas(width=3.8, height=3.5)
+    axis = axes[0, 0]
+    axis.scatter(rows.sigma_hat, rows.sbar, s=4, alpha=0.3, color=PALETTE[0], linewidths=0, rasterized=True)
+    bins = binned(rows, bins=10)
+    axis.plot(bins.sigma_hat, bins.sbar, color="black", marker="o", ms=4, lw=1.2, label="mean of ten equal bins")
+    limits = [0, 1.05 * max(rows.sigma_hat.max(), rows.sbar.max())]
+    axis.plot(limits, limits, color="0.5", ls="--", lw=1, label="perfect calibration")
+    axis.set(xlabel=SIGMA, ylabel=SBAR, xlim=limits, ylim=limits, aspect="equal")
+    axis.legend(loc="upper left")
+    return figure
+
+
+@styled
+def error_statistics(rows: pd.DataFrame) -> Figure:
+    """How far the latent error is from independent normal entries: excess kurtosis and correlation of neighbours."""
+    need(rows, "kurtosis", "neighbour_correlation")
+    figure, axes = canvas(columns=2, width=3.3, height=2.6)
+    labels = {
+        "kurtosis": "excess kurtosis of an image's latent error",
+        "neighbour_correlation": "correlation of neighbouring entries",
+    }
+    for axis, (column, label) in zip(axes[0], labels.items(), strict=True):
+        sns.histplot(x=rows[column].clip(*rows[column].quantile([0.005, 0.995])), ax=axis, color=PALETTE[0], bins=30)
+        axis.axvline(0, color="black", ls="--", lw=1)
+        axis.text(
+            0, 1, " independent normal: 0", transform=axis.get_xaxis_transform(), va="bottom", ha="center", fontsize=7
+        )
+        axis.set(xlabel=label, ylabel="test images")
+    return figure
+
+
+@styled
+def quality_against_steps(quality: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figure:
+    """The paper's Fig. 2: quality against mean NFE. The line joins fixed starts; marks are adaptive methods, with 95% intervals
+    of their difference to the full-length baseline, whose level is dashed.
+
+    quality: what :func:`flashdiff.report.tables.quality_against` says of the full-length baseline; perceptual: what readers call
+    the perceptual distance; one that is NaN throughout is drawn as not measured.
+    """
+    need(quality, *_QUALITY)
+    table = quality.set_index("method")
+    fixed = table.loc[fixed_starts(table.index)].sort_values("nfe")
+    figure, axes = canvas(columns=2, width=3.8, height=3.5)
+    for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": perceptual}.items(), strict=True):
+        label = f"{label}, {'higher' if column == 'psnr' else 'lower'} is better"
+        if table[column].isna().all():
+            _not_measured(axis, xlabel=NFE, ylabel=label)
+            continue
+        axis.plot(
+            fixed.nfe,
+            fixed[column],
+            color=PALETTE[2],
+            marker="s",
+            ms=4,
+            lw=1.2,
+            label="fixed start, same for all images",
+        )
+        marked = {"flash_published": "o", "flash_consistent": "D", "flash_inversion": "^", "full_length": "X"}
+        for method, marker in marked.items():
+            if method not in table.index:
+                continue
+            row = table.loc[method]
+            spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
+            axis.errorbar(
+                row.nfe, row[column], yerr=spread, fmt=marker, ms=7, capsize=2, color=METHOD_COLOURS[method],
+                label=LABELS[method],
+            )  # fmt: skip
+        axis.axhline(table.loc["full_length", column], color=METHOD_COLOURS["full_length"], ls="--", lw=1)
+        axis.axhline(table.loc["no_diffusion", column], color="0.45", ls=":", lw=1.2, label=LABELS["no_diffusion"])
+        steps_on_log_axis(axis)
+        axis.set(xlabel=NFE, ylabel=label)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def starts_by_severity(table: pd.DataFrame) -> Figure:
+    """PSNR of fixed starts against their cost, one line per third of the images by severity, relative to the start of
+    equal mean cost, with 95% intervals; where Flash starts each third is marked.
+
+    table: what :func:`flashdiff.report.tables.fixed_starts_by_severity` says.
+    """
+    gain = "psnr_gain_db"
+    need(table, "images", "nfe", "flash_nfe", *(f"{gain}{end}" for end in ("", "_low", "_high")))
+    figure, axes = canvas(width=5.0, height=3.8)
+    axis = axes[0, 0]
+    axis.axhline(0, color="0.4", lw=1)
+    thirds = table.groupby("images", sort=False)
+    for number, ((images, part), colour) in enumerate(
+        zip(thirds, sns.color_palette("viridis", len(thirds)), strict=True)
+    ):
+        spread = [part[gain] - part[f"{gain}_low"], part[f"{gain}_high"] - part[gain]]
+        aside = 1.02 ** (number - 1)  # else the intervals cover each other
+        axis.errorbar(
+            part.nfe * aside, part[gain], yerr=spread, marker="s", ms=4, lw=1.2, capsize=2, color=colour, label=images
+        )
+        axis.axvline(part.flash_nfe.iloc[0], color=colour, ls=":", lw=1.5)
+    axis.plot([], [], color="0.4", ls=":", lw=1.5, label="where Flash starts them (mean)")
+    steps_on_log_axis(axis)
+    axis.set(xlabel=f"{NFE} of a fixed start", ylabel="PSNR, gain over the start of equal NFE (dB)")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def start_distribution(rows: pd.DataFrame) -> Figure:
+    """Where Flash starts: histogram of the start index over the test images."""
+    need(rows, "method", "start")
+    start = rows[rows.method == "flash_published"].start
+    figure, axes = canvas(width=3.8, height=2.7)
+    axis = axes[0, 0]
+    sns.histplot(x=start, ax=axis, color=METHOD_COLOURS["flash_published"], bins=20)
+    axis.axvline(start.mean(), color="black", ls="--", lw=1, label=f"mean {start.mean():.0f}")
+    axis.set(
+        xlabel="start index of the reverse diffusion",
+        ylabel="test images",
+        title="every image starts where its severity says",
+    )
+    axis.legend()
+    return figure
+
+
+@styled
+def wall_clock(speed: pd.DataFrame) -> Figure:
+    """Seconds per image of every method that walks, and how the ratio of seconds follows the ratio of evaluations."""
+    need(speed, "method", "seconds_per_image", "wall_clock_ratio", "nfe_ratio")
+    table = speed[speed.method.isin(["full_length", "flash_published", "flash_consistent", "fixed_mean"])]
+    names = [LABELS[m] for m in table.method]
+    figure, axes = canvas(width=6.0, height=2.3)
+    axis = axes[0, 0]
+    if table.seconds_per_image.isna().all():
+        _not_measured(axis, xlabel="seconds per image")
+        return figure
+    axis.barh(names, table.seconds_per_image, color=[METHOD_COLOURS[m] for m in table.method], height=0.6)
+    for y, (_, row) in enumerate(table.iterrows()):
+        text = f" {row.seconds_per_image:.2f} s; {row.wall_clock_ratio:.1f} times less time, {row.nfe_ratio:.1f} times fewer evaluations"
+        axis.text(
+            row.seconds_per_image,
+            y,
+            text if row.method != "full_length" else f" {row.seconds_per_image:.2f} s",
+            va="center",
+            fontsize=8,
+        )
+    axis.set(xlabel="seconds per image, all images in one run", xlim=(0, 1.15 * table.seconds_per_image.max()))
+    axis.invert_yaxis()
+    return figure
+
+
+@styled
+def quality_of_methods(quality: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figure:
+    """PSNR and perceptual distance of every method and control with 95% intervals of their difference to the full-length
+    baseline, whose level is dashed; behind each name its mean NFE.
+
+    quality: what :func:`flashdiff.report.tables.quality_against` says of the full-length baseline; perceptual: what readers call
+    the perceptual distance; one that is NaN throughout is drawn as not measured.
+    """
+    need(quality, *_QUALITY)
+    table = quality[quality.method.isin(LABELS)]
+    names = [f"{LABELS[row.method]} ({row.nfe:.0f})" for row in table.itertuples()]
+    figure, axes = canvas(columns=2, width=3.8, height=0.6 + 0.27 * len(table))
+    for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": perceptual}.items(), strict=True):
+        label = f"{label}, {'higher' if column == 'psnr' else 'lower'} is better"
+        if table[column].isna().all():
+            _not_measured(axis, xlabel=label)
+            continue
+        baseline = table.loc[table.method == "full_length", column].item()
+        axis.axvline(baseline, color=METHOD_COLOURS["full_length"], ls="--", lw=1)
+        for y, row in enumerate(table.to_dict("records")):
+            spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
+            colour = METHOD_COLOURS[row["method"]]
+            axis.errorbar(row[column], y, xerr=spread, fmt="o", ms=5, capsize=2, color=colour, label=names[y])
+        axis.set(xlabel=label, yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+    axes[0, 0].set_yticklabels(names)
+    axes[0, 1].set_yticklabels([])
+    return figure
+
+
+def _not_measured(axis: Axes, **labels: str) -> None:
+    """A panel that says so: a column of NaN gives an axis no limits."""
+    axis.set(xticks=[], yticks=[], **labels)
+    axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.4")
+
+
+@styled
+def gains_of_pairs(records: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figure:
+    """Flash against the full-length baseline, one line per pair of a degradation and a solver: gain in PSNR, decrease of
+    the perceptual distance, and saved evaluations, each with its interval and for both start rules.
+
+    records: what :func:`flashdiff.report.headline.collect` says, as a table; perceptual: what readers call the distance.
+    """
+    need(records, "claim", "degradation", "solver", "start", "value", "low", "high")
+    pairs = records.dropna(subset="solver")[["degradation", "solver"]].drop_duplicates().to_numpy().tolist()
+    names = [f"{d.replace('_', ' ')}, {solver_label(s)}" for d, s in pairs]
+    panels = {
+        "psnr_gain_db": ("PSNR, gain (dB)", 1, 0),
+        "perceptual_gain": (f"{perceptual}, decrease (%)", 100, 0),
+        "nfe_ratio": ("evaluations, baseline / Flash", 1, 1),
+    }
+    figure, axes = canvas(columns=3, width=2.9, height=1.0 + 0.3 * len(pairs))
+    for axis, (claim, (label, scale, nothing)) in zip(axes[0], panels.items(), strict=True):
+        axis.axvline(nothing, color="0.4", lw=1)
+        for side, (start, method) in enumerate(STARTS.items()):
+            found = records[(records.claim == claim) & (records.start == start) & records.value.notna()]
+            at = [pairs.index([row.degradation, row.solver]) + (side - 0.5) * 0.3 for row in found.itertuples()]
+            value, low, high = (scale * found[name].astype(float) for name in ("value", "low", "high"))
+            axis.errorbar(value, at, xerr=[value - low, high - value], fmt="o", ms=4, lw=1.2,
+                          color=METHOD_COLOURS[method], label=LABELS[method])  # fmt: skip
+        axis.set(xlabel=label, yticks=range(len(names)), yticklabels=[], ylim=(len(names) - 0.5, -0.5))
+    # linear where most gains lie, logarithmic beyond: a baseline that fails must not press all others against zero
+    axes[0, 0].set_xscale("symlog", linthresh=1)
+    low, high = axes[0, 0].get_xlim()
+    axes[0, 0].set_xticks([t for t in (-5, -2, -1, -0.5, 0, 0.5, 1, 2, 5) if low <= t <= high])
+    axes[0, 0].xaxis.set_major_formatter("{x:g}")
+    axes[0, 0].set_yticklabels(names)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure

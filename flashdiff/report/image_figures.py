@@ -1,0 +1,134 @@
+"""Figures made of images: grids of samples, degradation levels, outliers, pairs, reconstructions side by side."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from flashdiff.report.style import LEVEL, PALETTE, SIGMA, canvas, need, styled
+from flashdiff.study.methods import LABELS
+
+
+def show(axis: Axes, image: np.ndarray, title: str = "", below: str = "") -> None:
+    """One image (C, H, W) in [-1, 1], without ticks; ``title`` above, ``below`` under it."""
+    pixels = (np.clip(image, -1, 1) + 1) / 2
+    pixels = np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels
+    axis.imshow(pixels.transpose(1, 2, 0), interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    axis.grid(False)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    if title:
+        axis.set_title(title, fontsize=8)
+    if below:
+        axis.set_xlabel(below, fontsize=7, labelpad=2)
+
+
+@styled
+def image_grid(images: np.ndarray, title: str, columns: int = 8) -> Figure:
+    """Images (n, C, H, W) in [-1, 1], row by row."""
+    count = -(-len(images) // columns)
+    figure, axes = canvas(columns, count, width=0.8, height=0.8)
+    for axis in axes.flat[len(images) :]:
+        axis.set_axis_off()
+    for axis, image in zip(axes.flat, images, strict=False):
+        show(axis, image)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+@styled
+def degradation_levels(clean: np.ndarray, degraded: np.ndarray, levels: np.ndarray) -> Figure:
+    """One row per image: the clean image (n, C, H, W), then its measurements (n, L, C, H, W) at the levels (L,)."""
+    figure, axes = canvas(1 + len(levels), len(clean), width=0.95, height=0.9)
+    for row, (image, series) in enumerate(zip(clean, degraded, strict=True)):
+        show(axes[row, 0], image, "clean" if row == 0 else "")
+        for column, (level, measured) in enumerate(zip(levels, series, strict=True), start=1):
+            show(axes[row, column], measured, f"t = {level:.1f}" if row == 0 else "")
+    return figure
+
+
+@styled
+def outliers(table: pd.DataFrame, clean: np.ndarray, measured: np.ndarray) -> Figure:
+    """Surprisingly easy (left) and hard (right) images, clean above, measured below; images in the order of the rows."""
+    need(table, "t", "sigma_hat", "expected", "kind")
+    figure, axes = canvas(len(table), 2, width=0.95, height=1.2)
+    for column, (_, row) in enumerate(table.iterrows()):
+        show(axes[0, column], clean[column], row.kind)
+        below = f"t = {row.t:.2f}\nσ̂ = {row.sigma_hat:.2f}\nusual {row.expected:.2f}"
+        show(axes[1, column], measured[column], "", below)
+    axes[0, 0].set_ylabel("clean", fontsize=8)
+    axes[1, 0].set_ylabel("measured", fontsize=8)
+    figure.suptitle("Severity far below (easy) and far above (hard) what the level lets expect", fontsize=10)
+    return figure
+
+
+@styled
+def matched_pairs(table: pd.DataFrame, clean: np.ndarray, measured: np.ndarray) -> Figure:
+    """Pairs of equal severity from different levels: two columns per pair; images (2k, ...) easy, hard, easy, ..."""
+    need(table, "easy_t", "hard_t", "easy_sigma_hat", "hard_sigma_hat")
+    figure, axes = canvas(2 * len(table), 2, width=0.95, height=1.15)
+    for pair, row in enumerate(table.itertuples()):
+        for side, (t, sigma) in enumerate(((row.easy_t, row.easy_sigma_hat), (row.hard_t, row.hard_sigma_hat))):
+            column = 2 * pair + side
+            show(axes[0, column], clean[column], f"pair {pair + 1}" if side == 0 else "")
+            show(axes[1, column], measured[column], "", f"t = {t:.2f}\nσ̂ = {sigma:.2f}")
+    axes[0, 0].set_ylabel("clean", fontsize=8)
+    axes[1, 0].set_ylabel("measured", fontsize=8)
+    figure.suptitle("Equal severity, very different degradation", fontsize=10)
+    return figure
+
+
+@styled
+def reconstructions(rows: pd.DataFrame, images: Mapping[str, np.ndarray], shown: int = 8) -> Figure:
+    """Measurement, methods and truth side by side for images evenly spread in t; PSNR and NFE under each.
+
+    images: (n, C, H, W) by method, with ``truth`` and ``measurement``, rows of each in the order of the image ids.
+    """
+    need(rows, "image", "method", "t", "psnr", "nfe", "sigma_hat")
+    methods = ["no_diffusion", "full_length", "flash_published", "flash_consistent"]
+    first = rows[rows.method == methods[0]].reset_index(drop=True).sort_values("t")
+    chosen = first.index.to_numpy()[np.linspace(0, len(first) - 1, min(shown, len(first))).round().astype(int)]
+    by_method = {method: rows[rows.method == method].reset_index(drop=True) for method in methods}
+    titles = ["measurement", *[LABELS[m].replace(", ", ",\n") for m in methods], "truth"]
+    figure, axes = canvas(len(titles), len(chosen), width=1.15, height=1.25)
+    for line, k in enumerate(chosen):
+        head = by_method[methods[0]].loc[k]
+        cells = [("measurement", f"t = {head.t:.2f}, σ̂ = {head.sigma_hat:.2f}")]
+        for method in methods:
+            cell = by_method[method].loc[k]
+            cells.append((method, f"{cell.psnr:.1f} dB, {int(cell.nfe)} NFE"))
+        cells.append(("truth", ""))
+        for axis, title, (name, below) in zip(axes[line], titles, cells, strict=True):
+            show(axis, images[name][k], title if line == 0 else "", below)
+    return figure
+
+
+@styled
+def one_image(
+    images: Mapping[str, np.ndarray],
+    captions: Mapping[str, str],
+    path: pd.DataFrame,
+    t: float,
+    sigma_hat: float,
+    sbar: float,
+    start: int,
+) -> Figure:
+    """Images (C, H, W) of one sample in a row, with captions; below them its predicted severity along the levels.
+
+    path: columns t, sigma_hat; t, sigma_hat, sbar and start are those of the measurement shown.
+    """
+    need(path, "t", "sigma_hat")
+    figure = Figure(figsize=(1.9 * len(images), 4.8), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.35])
+    for axis, (name, image) in zip(above.subplots(1, len(images)), images.items(), strict=True):
+        show(axis, image, name, captions[name])
+    axis = below.subplots()
+    axis.plot(path.t, path.sigma_hat, color=PALETTE[0], marker="o", ms=3, lw=1.2, label="this image at all levels")
+    axis.plot([t], [sigma_hat], "o", ms=9, color=PALETTE[1], label=f"the measurement above: σ̂ = {sigma_hat:.3f}")
+    axis.plot([t], [sbar], "x", ms=8, color="black", label=f"its true error: s̄ = {sbar:.3f}")
+    axis.set(xlabel=LEVEL, ylabel=SIGMA, ylim=(0, None), title=f"Flash starts this image at index {start}")
+    axis.legend()
+    return figure

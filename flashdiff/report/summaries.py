@@ -1,0 +1,97 @@
+"""What a stage reports: summaries of per-image rows, with intervals, for the metrics files."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from flashdiff.measures.features import Distances
+from flashdiff.report.intervals import CORRELATIONS, bootstrap, paired_gains, significant
+from flashdiff.report.tables import calibration
+from flashdiff.study.methods import ADAPTIVE, baselines, distance_names
+
+
+def frechet_distances(
+    distances: Distances, truth: Tensor, images: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, float | int | None]]:
+    """{method: {"value", "n"}}: Frechet distance of every method's images to the true ones; None: not measured."""
+    found = distances.frechet({method: torch.from_numpy(part) for method, part in images.items()}, truth)
+    return {method: {"value": significant(value), "n": len(truth)} for method, value in found.items()}
+
+
+def ordering_metrics(rows: pd.DataFrame, seed: int = 0, n_resamples: int = 2000) -> dict:
+    """Ordering accuracy over images, from one row per image x level (image, t, sigma_hat)."""
+    from flashdiff.severity import ordering_accuracy
+
+    sigma = rows.sort_values(["image", "t"]).groupby("image").sigma_hat.apply(np.array)
+    accuracy = ordering_accuracy(torch.from_numpy(np.stack(sigma.to_list()))).numpy()
+    return {"ordering_accuracy": bootstrap(accuracy, np.mean, n_resamples, seed), "levels": int(rows.t.nunique())}
+
+
+def severity_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distances: str = "features") -> dict:
+    """How predicted severity relates to level and true error; calibration; how Gaussian the error is.
+
+    distances: what measured them (``reconstruction.distances``); their names for readers are in "distances".
+    """
+    sigma, sbar, t = (rows[name].to_numpy() for name in ("sigma_hat", "sbar", "t"))
+    summary: dict = {"distances": distance_names(distances, len(rows))}
+    for name, correlation in CORRELATIONS.items():
+        summary[f"{name}_level"] = bootstrap((sigma, t), correlation, n_resamples, seed)
+        summary[f"{name}_error"] = bootstrap((sigma, sbar), correlation, n_resamples, seed)
+    summary["calibration_ratio"] = bootstrap((sigma, sbar), lambda a, b: np.mean(a) / np.mean(b), n_resamples, seed)
+    bins = calibration(rows, bins=10)
+    gap = float(np.average((bins.sigma_hat - bins.sbar).abs(), weights=bins.n))
+    summary["expected_calibration_error"] = significant(gap)
+    summary["mean_start"] = bootstrap(rows.start.to_numpy(dtype=float), np.mean, n_resamples, seed)
+    summary |= {f"start_p{q:02d}": float(np.percentile(rows.start, q)) for q in (5, 95)}
+    for name in ("kurtosis", "neighbour_correlation"):
+        summary[name] = bootstrap(rows[name].to_numpy(), np.mean, n_resamples, seed)
+    return summary
+
+
+def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distances: str = "features") -> dict:
+    """Quality and cost of every method, and the paired gains of the adaptive ones over every baseline.
+
+    distances: what measured them (``reconstruction.distances``); their names for readers are in "distances".
+    """
+    methods = {}
+    for method, part in rows.groupby("method", sort=False):
+        names = ("psnr", "ssim", "perceptual", "start", "nfe", "decodes", "residual")
+        methods[method] = {
+            name: bootstrap(part[name].to_numpy(dtype=float), np.mean, n_resamples, seed) for name in names
+        }
+    gains = {
+        method: {
+            baseline: paired_gains(rows, method, baseline, n_resamples, seed)
+            for baseline in baselines(method)
+            if baseline in methods
+        }
+        for method in ADAPTIVE
+        if method in methods
+    }
+    names = distance_names(distances, rows.image.nunique())
+    return {"distances": names, "methods": methods, "gains": gains}
+
+
+def speed_metrics(timings: Mapping[str, Mapping[str, float]]) -> dict:
+    """Wall clock of the adaptive methods against the full-length baseline, from one run of each: no interval."""
+    full = timings["full_length"]["seconds"]
+    adaptive = [method for method in ADAPTIVE if method in timings]
+    measured = {method: timings[method] for method in (*adaptive, "full_length")}
+    return {
+        "wall_clock_ratio": {
+            method: {
+                "value": significant(full / timings[method]["seconds"]),
+                "low": None,
+                "high": None,
+                "n": timings[method]["images"],
+            }
+            for method in adaptive
+        },
+        "seconds_per_image": {method: significant(t["seconds"] / t["images"]) for method, t in measured.items()},
+        "milliseconds_per_evaluation": {
+            method: significant(1e3 * t["seconds"] / t["nfe"]) for method, t in measured.items()
+        },
+    }

@@ -1,0 +1,236 @@
+"""Tables of the reports: per-image rows in, one small data frame out; saved as CSV and LaTeX."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import isotonic_regression
+
+from flashdiff.report.intervals import CORRELATIONS, bootstrap, by_method, paired_gains
+from flashdiff.study.methods import ADAPTIVE, STARTS, fixed_starts, label
+
+
+def save(table: pd.DataFrame, folder: str | Path, name: str) -> pd.DataFrame:
+    """Write a table as CSV and LaTeX (booktabs) and return it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    readable = table.rename(columns=lambda column: str(column).replace("_", " "))
+    readable = readable.map(lambda value: value.replace("_", " ") if isinstance(value, str) else value)
+    readable.style.hide(axis="index").format(precision=3, na_rep="--").to_latex(folder / f"{name}.tex", hrules=True)
+    return table
+
+
+def to_records(table: pd.DataFrame) -> list[dict]:
+    """The rows as dicts for JSON, without the cells that are missing."""
+    return [{k: v for k, v in row.items() if not pd.isna(v)} for row in table.to_dict("records")]
+
+
+def _number(value: float | None) -> float:
+    """A number of a metrics file; NaN, and so an empty cell, where it has none."""
+    return float("nan") if value is None else value
+
+
+def _spread(name: str, interval: Mapping[str, float | None]) -> dict[str, float]:
+    ends = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
+    return {column: _number(interval[end]) for column, end in ends.items()}
+
+
+def quality_and_nfe(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """One row per method: mean NFE, PSNR (dB), SSIM, perceptual distance with 95% intervals, and mean decodes."""
+    table = []
+    for method, part in rows.groupby("method", sort=False):
+        row = {"method": method}
+        for name in ("nfe", "psnr", "ssim", "perceptual"):
+            row |= _spread(name, bootstrap(part[name].to_numpy(dtype=float), np.mean, n_resamples, seed))
+        table.append(row | {"decodes": float(part.decodes.mean())})
+    return pd.DataFrame(table)
+
+
+def quality_against(rows: pd.DataFrame, baseline: str, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """One row per method: mean NFE, PSNR (dB) and perceptual distance, with the 95% interval of the difference to a baseline
+    on the same images, laid around the method's mean.
+
+    An interval that leaves out the baseline's mean is a difference that chance does not explain. How much images differ,
+    which all methods share, is not in it; it is in those of :func:`quality_and_nfe`.
+    """
+    columns = {name: by_method(rows, name) for name in ("psnr", "perceptual")}
+    table = []
+    for method, nfe in rows.groupby("method", sort=False).nfe.mean().items():
+        row = {"method": method, "nfe": nfe}
+        for name, column in columns.items():
+            difference = bootstrap((column[method] - column[baseline]).to_numpy(float), np.mean, n_resamples, seed)
+            at = column[baseline].mean()
+            row |= {end: at + value for end, value in _spread(name, difference).items()}
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def paired_comparison(rows: pd.DataFrame, method: str, baseline: str, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """One row: gains of a method over a baseline on the same images, with 95% intervals of the paired difference."""
+    row: dict = {"method": method, "baseline": baseline}
+    for name, interval in paired_gains(rows, method, baseline, n_resamples, seed).items():
+        row |= _spread(name, interval)
+    return pd.DataFrame([row])
+
+
+THIRDS = ("least severe third", "middle third", "most severe third")
+"""The images of a comparison in three groups of equal count by predicted severity."""
+
+
+def _third(rows: pd.DataFrame) -> pd.Series:
+    """The third of every image, by image."""
+    sigma = rows.groupby("image").sigma_hat.first()
+    return pd.qcut(sigma.rank(method="first"), len(THIRDS), labels=THIRDS)
+
+
+def fixed_starts_by_severity(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """What every fixed start does for each third of the images: one row per third and start, in the order of cost.
+
+    nfe: the start's cost; psnr_gain_db: gain over the start of equal mean cost, paired, with its 95% interval; flash_nfe:
+    what Flash spends on this third. ``rows`` hold one row per image and method, each image with its sigma_hat.
+    """
+    psnr, nfe, third = by_method(rows, "psnr"), by_method(rows, "nfe"), _third(rows)
+    fixed = sorted(fixed_starts(psnr), key=lambda method: nfe[method].mean())
+    table = []
+    for images, of_third in psnr.groupby(third, observed=True):
+        cost = nfe.loc[of_third.index].mean()
+        for method in fixed:
+            gain = bootstrap((of_third[method] - of_third.fixed_mean).to_numpy(), np.mean, n_resamples, seed)
+            head = {"images": images, "nfe": cost[method], "flash_nfe": cost[STARTS["consistent"]]}
+            table.append(head | _spread("psnr_gain_db", gain))
+    return pd.DataFrame(table)
+
+
+def headroom(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """What a choice of the start can gain: the best of the fixed starts for all images, for each third by severity, and
+    for each image, beside what Flash reaches; psnr_gain_db is over the best start for all, paired, with its 95% interval.
+    No rows where there is one fixed start: it leaves nothing to choose.
+
+    The choices look at the very PSNR that they are measured by: no rule that chooses from these starts gains more. The
+    one per image follows the luck of the noise, too, which no severity can tell.
+    """
+    psnr, nfe, third = by_method(rows, "psnr"), by_method(rows, "nfe"), _third(rows)
+    fixed = psnr[fixed_starts(psnr)]
+    of_third = fixed.groupby(third, observed=True).mean().idxmax(axis=1)
+    choices = {
+        "best fixed start for all": pd.Series(fixed.mean().idxmax(), psnr.index),
+        "best fixed start for each third of severity": third.astype(object).map(of_third),
+        "best fixed start for each image": fixed.idxmax(axis=1),
+    }
+    choices |= {label(method): pd.Series(method, psnr.index) for method in STARTS.values()}
+
+    def chosen(column: pd.DataFrame, choice: pd.Series) -> np.ndarray:
+        return column.to_numpy(float)[np.arange(len(column)), column.columns.get_indexer(choice)]
+
+    for_all, table = chosen(psnr, choices["best fixed start for all"]), []
+    for name, choice in choices.items():
+        reached = chosen(psnr, choice)
+        row = {"start": name, "nfe": chosen(nfe, choice).mean(), "psnr": reached.mean()}
+        table.append(row | _spread("psnr_gain_db", bootstrap(reached - for_all, np.mean, n_resamples, seed)))
+    return pd.DataFrame(table)[: None if len(fixed.columns) > 1 else 0]
+
+
+def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:
+    """One row per degradation, solver and method, controls left out: mean cost and quality, and the Frechet distance.
+
+    ``summaries``: (degradation, solver) -> what :func:`flashdiff.report.summaries.reconstruction_metrics` says, with "frechet".
+    """
+    table = []
+    for (degradation, solver), summary in summaries.items():
+        for method in ("no_diffusion", "full_length", "fixed_mean", *ADAPTIVE):
+            if method not in summary["methods"]:
+                continue
+            names = ("nfe", "decodes", "psnr", "ssim", "perceptual")
+            means = {name: _number(summary["methods"][method][name]["value"]) for name in names}
+            frechet = _number(summary.get("frechet", {}).get(method, {}).get("value"))
+            head = {"degradation": degradation, "solver": solver, "method": method}
+            table.append(head | means | {"frechet": frechet})
+    return pd.DataFrame(table)
+
+
+def across_solvers(rows: Mapping[tuple[str, str], pd.DataFrame], n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """Flash with every solver of a degradation against one reference, the full-length baseline of the degradation's first
+    solver: one row per pair, with the consistent start.
+
+    rows: (degradation, solver) -> its reconstruction rows; the pairs of a degradation share images and measurements, so
+    that gains are paired: those of :func:`flashdiff.report.intervals.paired_gains`, with 95% intervals.
+    """
+    table, references = [], {}
+    for (degradation, solver), of_pair in rows.items():
+        reference, baseline = references.setdefault(degradation, (solver, of_pair[of_pair.method == "full_length"]))
+        flash = of_pair[of_pair.method == STARTS["consistent"]]
+        both = pd.concat([flash.assign(method="flash"), baseline.assign(method="reference")])
+        row = {"degradation": degradation, "solver": solver, "reference": reference}
+        row |= {"nfe": flash.nfe.mean(), "decodes": flash.decodes.mean(), "psnr": flash.psnr.mean()}
+        for name, interval in paired_gains(both, "flash", "reference", n_resamples, seed).items():
+            row |= _spread(name, interval)
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def severity_correlations(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """Correlation of sigma_hat with the level, the true latent error, and the quality of D(z_hat), with intervals."""
+    table = []
+    for name in ("t", "sbar", "psnr", "perceptual"):
+        row: dict = {"sigma_hat against": name}
+        for kind, correlation in CORRELATIONS.items():
+            columns = (rows.sigma_hat.to_numpy(), rows[name].to_numpy())
+            row |= _spread(kind, bootstrap(columns, correlation, n_resamples, seed))
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def calibration(rows: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
+    """Images in equal-count bins of sigma_hat: mean prediction against the mean true error, and how many."""
+    number = pd.qcut(rows.sigma_hat.rank(method="first"), min(bins, len(rows)), labels=False)
+    table = rows.groupby(number)[["sigma_hat", "sbar"]].mean()
+    return table.assign(n=rows.groupby(number).size()).rename_axis("bin").reset_index()
+
+
+def expected_given_level(rows: pd.DataFrame) -> np.ndarray:
+    """sigma_hat that the level alone lets one expect (n,): the non-decreasing least-squares fit of sigma_hat on t."""
+    order = np.argsort(rows.t.to_numpy(), kind="stable")
+    fitted = np.empty(len(rows))
+    fitted[order] = isotonic_regression(rows.sigma_hat.to_numpy()[order]).x
+    return fitted
+
+
+def outliers(rows: pd.DataFrame, k: int = 6) -> pd.DataFrame:
+    """The k surprisingly easy and the k surprisingly hard images: largest residuals of sigma_hat given t."""
+    expected = expected_given_level(rows)
+    table = rows[["image", "t", "sigma_hat"]].assign(expected=expected, residual=rows.sigma_hat - expected)
+    table = table.sort_values("residual", kind="stable")
+    easy, hard = table.head(k).assign(kind="easy"), table.tail(k)[::-1].assign(kind="hard")
+    return pd.concat([easy, hard], ignore_index=True)
+
+
+def matched_pairs(rows: pd.DataFrame, k: int = 5) -> pd.DataFrame:
+    """Pairs of nearly equal sigma_hat from very different levels: an easy image at a high t, a hard one at a low t.
+
+    One pair per fifth (kth) of the range of sigma_hat: in each, the largest difference in level.
+    """
+    by_severity = rows.sort_values("sigma_hat", kind="stable").iloc[len(rows) // 20 : len(rows) - len(rows) // 20]
+    table = []
+    for part in np.array_split(by_severity[["image", "t", "sigma_hat"]].to_numpy(), k):
+        # within a narrow window of sigma_hat around the middle of the part, the extremes of t
+        middle = part[len(part) // 2, 2]
+        near = part[np.argsort(np.abs(part[:, 2] - middle), kind="stable")[: max(2, len(part) // 8)]]
+        easy, hard = near[near[:, 1].argmax()], near[near[:, 1].argmin()]
+        pair = {"easy_image": int(easy[0]), "hard_image": int(hard[0]), "easy_t": easy[1], "hard_t": hard[1]}
+        table.append(pair | {"easy_sigma_hat": easy[2], "hard_sigma_hat": hard[2]})
+    return pd.DataFrame(table)
+
+
+def speed(timings: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """One row per method that walks: seconds, NFE, milliseconds per evaluation, and both ratios to the full length."""
+    walked = {method: t for method, t in timings.items() if t["nfe"] > 0}
+    table = pd.DataFrame([{"method": method, **t} for method, t in walked.items()])
+    full = table.set_index("method").loc["full_length"]
+    return table.assign(
+        milliseconds_per_evaluation=1e3 * table.seconds / table.nfe,
+        seconds_per_image=table.seconds / table.images,
+        wall_clock_ratio=full.seconds / table.seconds,
+        nfe_ratio=full.nfe / table.nfe,
+    )

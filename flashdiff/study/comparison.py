@@ -1,0 +1,293 @@
+"""The comparison of methods on the same measurements: tuned on validation images, measured on test images."""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from flashdiff.batch import Stream, norms, uniform
+from flashdiff.datasets import open_split, to_float
+from flashdiff.degradations import Measurement, measure
+from flashdiff.degradations import build as build_degradation
+from flashdiff.devices import device, process_state
+from flashdiff.flash import (
+    ConsistentStart,
+    FixedStart,
+    Flash,
+    FullLength,
+    InversionStart,
+    PublishedStart,
+    Result,
+    Start,
+    match_snr,
+)
+from flashdiff.measures.features import Distances
+from flashdiff.measures.published import load_distances
+from flashdiff.measures.quality import psnr, ssim
+from flashdiff.prior import Prior
+from flashdiff.sampling import EngineReport
+from flashdiff.severity import Severity, SeverityEncoder, latent_error_variance
+from flashdiff.solvers import build as build_solver
+from flashdiff.solvers import check
+from flashdiff.study.experiments import encode, uniform_levels
+from flashdiff.study.methods import STARTS
+from flashdiff.study.store import Store
+from flashdiff.training.loop import keyed
+
+RUNS = ".build/reconstruct/{pair}/run"
+"""Where the reconstructions of a pair lie, below the study's folder, until its stage has saved its results."""
+Chosen = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Method -> {"solver": fields of the solver, "start": fields of the start rule}, as tuning found them."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every method of a comparison shares: models, images, and their measurement.
+
+    truth (n, C, H, W) in [-1, 1]; solver: a study's solver entry, what is tuned is a method's own.
+    """
+
+    prior: Prior
+    encoder: SeverityEncoder
+    distances: Distances
+    truth: Tensor
+    measurement: Measurement
+    solver: Mapping
+    seed: int
+    batch_size: int
+
+    @classmethod
+    def load(
+        cls, split: str, n_images: int, degradation: Mapping, degradation_name: str, solver: Mapping, seed: int,
+        batch_size: int, distances: str = "features",
+    ) -> Self:  # fmt: skip
+        """The models and the first images of a split below the study's folder, for entries of the study file.
+
+        Models compute on this process's device; images, measurements and tables stay on the CPU. distances: what measures
+        them, features or published.
+        """
+        return cls.build(
+            Prior.from_pretrained("data/prior").to(device()),
+            SeverityEncoder.from_pretrained(f"data/severity/{degradation_name}").to(device()),
+            load_distances(distances),
+            to_float(open_split("data/splits", split)[np.arange(n_images)]),
+            degradation,
+            solver,
+            seed=seed,
+            batch_size=batch_size,
+        )
+
+    @classmethod
+    def build(
+        cls, prior: Prior, encoder: SeverityEncoder, distances: Distances, x: Tensor, degradation: Mapping, solver: Mapping,
+        *, seed: int, batch_size: int,
+    ) -> Self:  # fmt: skip
+        """Measure x for a study's degradation and solver entries, at levels t ~ U[0, 1], or in the entry's ``levels``.
+
+        Raises ValueError at once when the solver is not defined on the degradation.
+        """
+        operator, noise_std = build_degradation(degradation)
+        check(build_solver(solver), operator)
+        ids = np.arange(len(x))
+        lowest, highest = degradation.get("levels") or (0.0, 1.0)
+        t = lowest + (highest - lowest) * uniform_levels(ids, seed, x)
+        measurement = measure(x, operator, t, noise_std, seed=seed, ids=ids)
+        return cls(prior, encoder, distances, x, measurement, solver, seed, batch_size)
+
+    @cached_property
+    def severity(self) -> Severity:
+        """What the encoder says about every image, on the CPU."""
+        return self.encoder.infer(self.measurement.y).to("cpu")
+
+    @cached_property
+    def start(self) -> Tensor:
+        """The matched index of every image (n,)."""
+        return match_snr(self.prior, self.severity.variance).cpu()
+
+    @property
+    def mean_start(self) -> int:
+        """The start that costs all images what the adaptive ones cost on average."""
+        return int(self.start.double().mean().round())
+
+    def flash(self, start: Start, fields: Mapping) -> Flash:
+        """Flash with a start rule and the solver's tuned fields."""
+        solver = build_solver(self.solver, **fields)
+        progress = process_state().is_local_main_process
+        return Flash(self.prior, self.encoder, solver, start, self.seed, self.batch_size, progress=progress)
+
+    def full_length(self, fields: Mapping) -> FullLength:
+        """The full-length baseline with the solver's tuned fields."""
+        solver, progress = build_solver(self.solver, **fields), process_state().is_local_main_process
+        return FullLength(self.prior, solver, self.seed, self.batch_size, progress=progress)
+
+    def quality(self, images: Tensor) -> dict[str, np.ndarray]:
+        """psnr, ssim, perceptual and residual (root mean square of y - A(x), [-1, 1] units) of every image."""
+        misfit = self.measurement.y - self.measurement.operator().A(images)
+        quality = {
+            "psnr": psnr(images, self.truth),
+            "ssim": ssim(images, self.truth),
+            "perceptual": self.distances.perceptual(images, self.truth),
+            "residual": norms(misfit) / misfit[0].numel() ** 0.5,
+        }
+        return {name: np.asarray(value, dtype=float) for name, value in quality.items()}
+
+
+def tune(
+    bench: Bench,
+    grid: Mapping[str, Sequence[float]],
+    corrections: Sequence[float],
+    consistent: Sequence[float],
+    inversion: Sequence[int] = (),
+) -> tuple[dict[str, dict[str, dict[str, float]]], pd.DataFrame]:
+    """Choose every method's solver fields and start options by mean PSNR on ``bench``'s validation images.
+
+    grid: field of the solver -> candidates, all combinations are tried; corrections (c), consistent (k) and inversion
+    (strides) are the candidates of the start rules; the fixed start, at the mean of the adaptive ones and so at equal mean
+    NFE, tries both shares of fresh noise. Returns the choices {method: {"solver": ..., "start": ...}} for full_length, the
+    adaptive methods and fixed, and the table of all trials: method, the options, nfe, psnr, ssim, perceptual (means).
+    """
+    settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    starts: dict[str, list[tuple[dict, Start | None]]] = {
+        "flash_published": [({"correction": c}, PublishedStart(c)) for c in corrections],
+        "flash_consistent": [({"k": k}, ConsistentStart(k)) for k in consistent],
+        "flash_inversion": [({"stride": s}, InversionStart(s)) for s in inversion],
+        "fixed": [({"fresh": f}, FixedStart(bench.mean_start, f)) for f in (0.0, 1.0)],
+        "full_length": [({}, None)],
+    }
+    trials, chosen = [], {}
+    for method, options in starts.items():
+        found = []
+        if len(options) == len(settings) == 1:  # published hyperparameters, say: nothing to choose, and nothing to run
+            chosen[method] = {"solver": settings[0], "start": options[0][0]}
+            continue
+        for (option, start), fields in itertools.product(options, settings):
+            run = bench.full_length(fields) if start is None else bench.flash(start, fields)
+            result = run(bench.measurement, None if start is None else bench.severity, title=method.replace("_", " "))
+            means = {name: float(value.mean()) for name, value in bench.quality(result.images).items()}
+            found.append(({"solver": fields, "start": option}, means["psnr"]))
+            trials.append({"method": method, **fields, **option, "nfe": float(result.nfe.double().mean()), **means})
+        if found:
+            # a diverged candidate has NaN for its PSNR, which would win or lose by its place in the list
+            chosen[method] = max(found, key=lambda pair: -math.inf if math.isnan(pair[1]) else pair[1])[0]
+    return chosen, pd.DataFrame(trials)
+
+
+def methods(
+    bench: Bench, chosen: Chosen, fixed_starts: Sequence[int], controls: bool = True
+) -> Iterator[tuple[str, Flash | FullLength, Severity | None]]:
+    """Every method of the comparison by name, with the severity it is told (None: its encoder's own).
+
+    no_diffusion (D(z_hat)), the adaptive methods that were tuned, fixed_mean (start at the mean of the adaptive ones:
+    equal mean NFE), fixed_<start>, full_length, and with ``controls`` for each start rule two negative controls:
+    shuffled_<rule> (sigma_hat permuted over the images) and random_<rule> (index uniform on 0..2 x mean).
+    """
+    rules = {
+        "flash_published": PublishedStart,
+        "flash_consistent": ConsistentStart,
+        "flash_inversion": InversionStart,
+    }
+    severity = bench.severity
+    shuffled = severity._replace(variance=severity.variance[_cyclic_shuffle(len(severity.variance), bench.seed)])
+    random = severity._replace(variance=_random_variance(bench).to(severity.variance))
+    adaptive = {m: bench.flash(rules[m](**chosen[m]["start"]), chosen[m]["solver"]) for m in rules if m in chosen}
+    fixed = FixedStart(bench.mean_start, chosen["fixed"]["start"]["fresh"])
+
+    yield "no_diffusion", bench.flash(FixedStart(-1), chosen["fixed"]["solver"]), severity
+    for method, run in adaptive.items():
+        yield method, run, None
+    yield "fixed_mean", bench.flash(fixed, chosen["fixed"]["solver"]), severity
+    for rule, method in STARTS.items() if controls else ():
+        yield f"shuffled_{rule}", adaptive[method], shuffled
+        yield f"random_{rule}", adaptive[method], random
+    for index in fixed_starts:
+        yield f"fixed_{index}", bench.flash(replace(fixed, index=index), chosen["fixed"]["solver"]), severity
+    yield "full_length", bench.full_length(chosen["full_length"]["solver"]), None
+
+
+def reconstruct(
+    bench: Bench, chosen: Chosen, fixed_starts: Sequence[int], folder: str | Path, *, controls: bool = True
+) -> dict[str, Result]:
+    """Run every method on the bench's measurements, this process's share of them where there are several.
+
+    What is finished lies below ``folder``, in a subfolder whose name holds a hash of all that the result depends on: an
+    interrupted run continues there, and a notebook finds there what `accelerate launch` has computed.
+    """
+    state = process_state()
+    models = (bench.prior.autoencoder, bench.prior.unet, bench.encoder)
+    data = (bench.truth.cpu().numpy(), repr(bench.measurement.degradation), bench.measurement.noise_std, bench.seed)
+    folder = keyed(folder, *models, *data, {"solver": dict(bench.solver), "chosen": chosen})
+    mine = np.arange(len(bench.truth))[state.process_index :: state.num_processes]
+    results = {}
+    for method, run, severity in methods(bench, chosen, fixed_starts, controls):
+        store = Store(folder / method, len(bench.truth), bench.measurement.image_shape, rank=state.process_index)
+        rows, report = store.missing(mine), EngineReport()
+        told = None if severity is None else Severity(*(column[rows] for column in severity))
+        if len(rows):
+            stream = run.stream([bench.measurement.select(rows)], [told], title=method.replace("_", " "), report=report)
+            store.write(stream, rows, report)
+        state.wait_for_everyone()
+        results[method] = store.result()
+    return results
+
+
+def tabulate(bench: Bench, results: Mapping[str, Result]) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
+    """Rows (image x method) with severity, cost and quality, and what every method cost in all: timings."""
+    began = time.perf_counter()
+    bench.encoder.infer(bench.measurement.y)
+    inference = time.perf_counter() - began
+    n = len(bench.truth)
+    sbar = latent_error_variance(bench.severity.z_hat, encode(bench.prior, bench.truth)).sqrt()
+    shared = {"image": bench.measurement.ids, "t": bench.measurement.t}
+    shared |= {"sigma_hat": bench.severity.sigma_hat, "sbar": sbar}
+    tables, timings = [], {}
+    for method, result in results.items():
+        cost = {"start": result.start, "nfe": result.nfe, "decodes": result.decodes}
+        columns = {name: np.asarray(values) for name, values in (shared | cost | bench.quality(result.images)).items()}
+        tables.append(pd.DataFrame({"method": method} | columns))
+        timings[method] = {
+            "seconds": result.seconds,
+            "images": n,
+            "nfe": int(result.nfe.sum()),
+            "decodes": int(result.decodes.sum()),
+            "engine_calls": result.engine.calls,
+        }
+    nothing = {"images": n, "nfe": 0, "decodes": 0, "engine_calls": 0}
+    timings["severity_encoder"] = {"seconds": inference} | nothing
+    return pd.concat(tables, ignore_index=True), timings
+
+
+def _cyclic_shuffle(n: int, seed: int) -> np.ndarray:
+    """For every image the index of another one (n >= 2): a random cycle, so that no image keeps its own severity."""
+    cycle = np.random.default_rng(seed).permutation(n)
+    other = np.empty(n, dtype=int)
+    other[cycle] = np.roll(cycle, 1)
+    return other
+
+
+def _random_variance(bench: Bench) -> Tensor:
+    """The variance whose matched index is uniform on 0..2 mean_start, one per image."""
+    draw = uniform(bench.measurement.ids, seed=bench.seed, step=0, stream=Stream.CONTROL, like=bench.truth)
+    last = min(2 * bench.mean_start, bench.prior.n_steps - 1)
+    abar = bench.prior.signal((draw * (last + 1)).long())
+    return (1 - abar) / abar
+
+
+def save_images(path: str, bench: Bench, images: Mapping[str, np.ndarray]) -> None:
+    """Write truth, measurement and every method's images (n, C, H, W) with their ids and levels to one .npz file."""
+    measurement = bench.measurement
+    np.savez_compressed(
+        path,
+        truth=bench.truth.numpy(),
+        measurement=measurement.y.numpy(),
+        image=measurement.ids,
+        t=measurement.t.numpy(),
+        **images,
+    )

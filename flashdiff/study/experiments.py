@@ -1,0 +1,87 @@
+"""The study's experiments on severity: models and images in, data frames with one row per image (and level) out."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from flashdiff.batch import Stream, slice_size, uniform
+from flashdiff.degradations import Degradation, measure
+from flashdiff.flash import match_snr
+from flashdiff.measures.features import Distances
+from flashdiff.measures.quality import psnr, ssim
+from flashdiff.prior import Prior
+from flashdiff.severity import SeverityEncoder, severity_at_levels
+
+
+@torch.no_grad()
+def encode(prior: Prior, x: Tensor) -> Tensor:
+    """Clean latents z0 (n, c, h, w) of images x, in slices; computed on the prior's device, returned on the CPU."""
+    return torch.cat([prior.encode(part.to(prior.abar.device)).cpu() for part in x.split(slice_size(x))])
+
+
+@torch.no_grad()
+def decode(prior: Prior, z: Tensor, batch_size: int) -> Tensor:
+    """Images (n, C, H, W) of latents z, clipped to [-1, 1], in slices; computed on the prior's device, returned on the CPU."""
+    return torch.cat([prior.decode(part.to(prior.abar.device)).clamp(-1, 1).cpu() for part in z.split(batch_size)])
+
+
+def uniform_levels(ids: np.ndarray, seed: int, like: Tensor) -> Tensor:
+    """The severity level t ~ U[0, 1] of every image (n,): the test set's levels, keyed by (seed, image id)."""
+    return uniform(ids, seed=seed, step=0, stream=Stream.LEVEL, like=like)
+
+
+def ordering_rows(
+    encoder: SeverityEncoder, x: Tensor, degradation: Degradation, noise_std: float, n_levels: int, seed: int
+) -> pd.DataFrame:
+    """sigma_hat of every clean image at n_levels evenly spaced levels: columns image, t, sigma_hat."""
+    levels = torch.linspace(0, 1, n_levels)
+    sigma = severity_at_levels(encoder, x, degradation, noise_std, levels, seed=seed)
+    return pd.DataFrame(
+        {
+            "image": np.repeat(np.arange(len(x)), n_levels),
+            "t": np.tile(levels.double().numpy(), len(x)),
+            "sigma_hat": sigma.double().flatten().cpu().numpy(),
+        }
+    )
+
+
+def severity_rows(
+    prior: Prior,
+    encoder: SeverityEncoder,
+    distances: Distances,
+    x: Tensor,
+    labels: np.ndarray,
+    degradation: Degradation,
+    noise_std: float,
+    seed: int,
+) -> pd.DataFrame:
+    """Predicted against true severity, one row per image at its own level t ~ U[0, 1].
+
+    Columns: image, label, t, sigma_hat, sbar (true standard deviation of the latent error), psnr, ssim, perceptual (of
+    D(z_hat)), start (index matched to sigma_hat), kurtosis (excess) and neighbour_correlation of the latent error.
+    """
+    ids = np.arange(len(x))
+    t = uniform_levels(ids, seed, x)
+    measurement = measure(x, degradation, t, noise_std, seed=seed, ids=ids)
+    severity = encoder.infer(measurement.y).to("cpu")
+    error = severity.z_hat - encode(prior, x)
+    images = decode(prior, severity.z_hat, slice_size(x))
+    centred = error - error.flatten(1).mean(1)[:, None, None, None]
+    variance = centred.square().flatten(1).mean(1)
+    vertical = (centred[:, :, 1:] * centred[:, :, :-1]).flatten(1).mean(1)
+    horizontal = (centred[..., 1:] * centred[..., :-1]).flatten(1).mean(1)
+    columns = {
+        "image": ids,
+        "label": labels,
+        "t": t,
+        "sigma_hat": severity.sigma_hat,
+        "sbar": error.flatten(1).std(1),
+        "psnr": psnr(images, x),
+        "ssim": ssim(images, x),
+        "perceptual": distances.perceptual(images, x),
+        "start": match_snr(prior, severity.variance).cpu(),
+        "kurtosis": centred.pow(4).flatten(1).mean(1) / variance**2 - 3,
+        "neighbour_correlation": (vertical + horizontal) / (2 * variance),
+    }
+    return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})

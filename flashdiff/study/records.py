@@ -1,0 +1,50 @@
+"""What stages hand to one another: per-image rows (parquet), and small JSON files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+
+def write_json(path: str | Path, content: Mapping) -> None:
+    """Write a small JSON file, indented, making its folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> dict:
+    """Read a JSON file; raises FileNotFoundError naming the remedy."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+
+
+def write_rows(rows: pd.DataFrame, path: str | Path) -> None:
+    """Write per-image rows as parquet; refuses NaN, naming the column, but where the perceptual distance was not measured."""
+    missing = rows.isna()
+    not_measured = ["perceptual"] if "perceptual" in rows and missing.perceptual.all() else []
+    broken = rows.columns[missing.any()].difference(not_measured, sort=False)
+    if len(broken):
+        raise ValueError(f"{path}: NaN in {', '.join(broken)}; an image or a model is broken, nothing was written.")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    rows.to_parquet(path, index=False)
+
+
+def read(path: str | Path, expect: int | None = None) -> pd.DataFrame:
+    """Read per-image rows; FileNotFoundError with the remedy, ValueError where there are not as many as expected."""
+    try:
+        rows = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+    if expect is not None and len(rows) != expect:
+        raise ValueError(f"{path}: {len(rows)} rows where {expect} were expected; rerun the stage that writes it.")
+    return rows
+
+
+def read_timings(path: str | Path, timed: bool = True) -> dict[str, dict]:
+    """Method -> what it cost in all; without ``timed`` the seconds are NaN, because other work ran beside it."""
+    timings = read_json(path)
+    return timings if timed else {method: cost | {"seconds": float("nan")} for method, cost in timings.items()}

@@ -1,0 +1,286 @@
+"""What a stage runs: checks the study and the notebook's parameters, then papermill; keeps its output only on success.
+
+    python -m flashdiff.study.stage run NOTEBOOK OUTPUT name name=dotted.path name:=text ...
+    python -m flashdiff.study.stage digest NOTEBOOKS --into FOLDER
+    python -m flashdiff.study.stage check
+
+papermill alone fails open (a notebook without a parameters cell, or an unknown parameter, is a warning), writes a failed
+notebook over the good one, and runs whatever kernel the user's machine calls python3. All three end here.
+"""
+
+import argparse
+import ast
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from flashdiff.study import digests as source_digest
+from flashdiff.study.schema import Study, StudyError, load, select
+
+BUILD = Path(".build")
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+class StageError(RuntimeError):
+    """A stage that cannot run or did not finish; the message says which notebook, which cell, and what to do."""
+
+
+def enter_study() -> None:
+    """Make the study's folder the working directory; called by the first cell of every notebook, and silent there.
+
+    A stage starts its kernel there already. JupyterLab starts it beside the notebook, so the default study's folder is
+    looked for above; FLASHDIFF_STUDY names another one (a folder with a params.yaml).
+    """
+    named = os.environ.get("FLASHDIFF_STUDY")
+    candidates = [Path(named)] if named else [Path.cwd(), *Path.cwd().parents]
+    for folder in candidates:
+        if (folder / "params.yaml").is_file():
+            os.chdir(folder)
+            return
+    raise StudyError(
+        f"params.yaml: not found in {' or '.join(map(str, candidates[:3]))}; open the notebook inside the repository."
+    )
+
+
+def parse_parameters(study: Study, items: Sequence[str]) -> dict[str, Any]:
+    """``name`` and ``name=dotted.path`` take values from the study, ``name:=text`` is that text itself."""
+    values: dict[str, Any] = {}
+    for item in items:
+        if ":=" in item:
+            name, values_text = item.split(":=", 1)
+            values[name] = values_text
+        else:
+            name, _, path = item.partition("=")
+            values[name] = select(study, path or name)
+    return values
+
+
+def notebook_parameters(notebook: Path) -> set[str]:
+    """Names assigned in the cell tagged ``parameters``; raises StageError when there is no such cell."""
+    import nbformat
+
+    if not notebook.is_file():
+        raise StageError(f"{notebook}: there is no such notebook; name one of notebooks/.")
+    cells = nbformat.read(notebook, as_version=4).cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise StageError(f"{notebook.name}: {len(tagged)} cells are tagged 'parameters'; a stage needs exactly one.")
+    assignments = [node for node in ast.parse(tagged[0].source).body if isinstance(node, ast.Assign)]
+    return {target.id for node in assignments for target in node.targets if isinstance(target, ast.Name)}
+
+
+def run(notebook: Path, output: Path, items: Sequence[str]) -> None:
+    """Execute a notebook with parameters from params.yaml; ``output`` is replaced only when every cell succeeded.
+
+    On failure what ``reports/`` held before is put back, the failed notebook is kept below .build, and StageError names
+    the cell. Raises StudyError for a bad study file before anything else happens.
+    """
+    study = load()
+    values = parse_parameters(study, items)
+    expected = notebook_parameters(notebook)
+    if unknown := set(values) - expected:
+        raise StageError(
+            f"{notebook.name}: parameter {', '.join(sorted(unknown))} is not in its parameters cell; add it there or drop it in dvc.yaml."
+        )
+    if missing := expected - set(values):
+        raise StageError(
+            f"{notebook.name}: parameter {', '.join(sorted(missing))} is not given by the stage; add it to the command in dvc.yaml."
+        )
+
+    BUILD.mkdir(exist_ok=True)
+    with _only_writer(), _reports_survive():
+        _execute(notebook, output, values)
+
+
+@contextlib.contextmanager
+def _only_writer() -> Iterator[None]:
+    """One stage of a study at a time: after a kill -9 of dvc, the orphaned kernel may still be writing."""
+    with open(BUILD / "lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise StageError(
+                f"another stage of this study is still running (process {lock.read().strip() or '?'}); wait for it or end it."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextlib.contextmanager
+def _reports_survive() -> Iterator[None]:
+    """A stage writes its figures one by one; when it fails, the files that were there before come back."""
+    reports, previous = Path("reports"), BUILD / "reports.previous"
+    shutil.rmtree(previous, ignore_errors=True)
+    if reports.is_dir():
+        shutil.copytree(reports, previous)
+    try:
+        yield
+    except BaseException:
+        if previous.is_dir():
+            shutil.copytree(previous, reports, dirs_exist_ok=True)
+        raise
+    finally:
+        shutil.rmtree(previous, ignore_errors=True)
+
+
+def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
+    import nbformat
+    import papermill
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
+
+    class OwnKernel(AsyncKernelManager):
+        """With no kernel folders to search, Jupyter falls back on the interpreter of this very process."""
+
+        def _kernel_spec_manager_default(self):
+            return KernelSpecManager(kernel_dirs=[], parent=self)
+
+    running, failed = BUILD / f"{output.stem}.running.ipynb", BUILD / f"{output.stem}.failed.ipynb"
+    for folder in (
+        output.parent,
+        Path("data/results"),
+        Path("data/tuned"),
+        Path("reports/severity"),
+        Path("reports/metrics"),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    print(f"--- {output.stem}", flush=True)
+    try:
+        executed = papermill.execute_notebook(
+            str(notebook),
+            str(running),
+            parameters=values,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            kernel_manager_class=OwnKernel,
+            extra_arguments=["--log-level=ERROR"],
+        )
+    except (papermill.PapermillExecutionError, DeadKernelError) as error:
+        os.replace(running, failed)
+        if isinstance(error, DeadKernelError):
+            code = [cell for cell in nbformat.read(failed, as_version=4).cells if cell.cell_type == "code"]
+            # papermill's own record: a dead kernel may not have sent the number of its last cell
+            started = [cell for cell in code if cell.metadata.papermill.start_time]
+            number, source, what = len(started), started[-1].source, "ended its Python process; is memory short?"
+        else:
+            number, source, what = error.exec_count, error.source, f"failed with {error.ename}: {error.evalue}"
+        first_line = next((line for line in source.splitlines() if line.strip()), "")
+        raise StageError(
+            f"{notebook.name}: cell {number} ({first_line}) {what}\n"
+            f"The cells up to there are in {failed}; the previous report is untouched."
+        ) from None
+    normalise(executed)
+    _write_notebook(executed, running)
+    os.replace(running, output)
+    failed.unlink(missing_ok=True)
+    print(f"--- {output.stem}: done in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _write_notebook(notebook, path: Path) -> None:
+    import nbformat
+
+    nbformat.write(notebook, path)
+
+
+def normalise(notebook) -> None:
+    """Take from an executed notebook what differs between two equal runs: times, random ids, progress, addresses."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.pop("language_info", None)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        printed = [out for out in cell.outputs if out.get("name") != "stderr"]
+        cell.outputs = []
+        for out in printed:
+            if out.output_type == "stream" and cell.outputs and cell.outputs[-1].output_type == "stream":
+                cell.outputs[-1].text += out.text  # what went to stderr in between had cut it
+            else:
+                cell.outputs.append(out)
+        for out in cell.outputs:
+            for kind, text in out.get("data", {}).items():
+                if isinstance(text, str) and kind.startswith("text/"):
+                    out["data"][kind] = ADDRESS.sub("", text)
+
+
+def _paths(study: Study) -> list[tuple[str, str]]:
+    """(field, path) of everything on disk that a study starts from; a hub's ids and URLs are not."""
+    data, prior = study.data, study.prior
+    found: list[tuple[str, str | None]] = []
+    for section, source in (("data", data), ("data.test_set", data.test_set)):
+        if source is not None:
+            found += [(f"{section}.images", None if source.layout == "hugging_face" else source.images)]
+            found += [(f"{section}.list", source.list)]
+    if prior.kind == "use_prior" and (prior.path.count("/") > 1 or prior.path.startswith(".")):
+        found += [("prior.path", prior.path)]
+        found += (
+            [("prior.path", str(Path(prior.path).with_name("config.yaml")))] if prior.path.endswith(".ckpt") else []
+        )
+    for name, entry in study.degradations.items():
+        weights = getattr(entry, "weights", None)
+        found += [(f"degradations.{name}.weights", None if weights and "://" in weights else weights)]
+    found += [(f"severity.published.{name}", path) for name, path in (study.severity.published or {}).items()]
+    return [(name, path) for name, path in found if path is not None]
+
+
+def check() -> str:
+    """Check the study of the current folder before any stage works; returns one line, raises StudyError."""
+    study = load()
+    if missing := [field for field in _paths(study) if not Path(field[1]).exists()]:
+        raise StudyError(
+            "\n".join(
+                f"{name}: there is no '{path}'; put it there, or give its path relative to params.yaml."
+                for name, path in missing
+            )
+        )
+    size = {"degradations": study.degradations, "solvers": study.solvers, "comparisons": study.pairs}
+    counts = ", ".join(f"{len(entries)} {name[:-1] if len(entries) == 1 else name}" for name, entries in size.items())
+    return f"Study {study.study}: {counts}; the parameters are valid."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m flashdiff.study.stage", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    runner = commands.add_parser("run", help="execute a notebook with parameters of params.yaml")
+    runner.add_argument("notebook", type=Path)
+    runner.add_argument("output", type=Path)
+    runner.add_argument("parameters", nargs="*", metavar="name[=path|:=text]")
+    digester = commands.add_parser("digest", help="write what each stage depends on of its notebook and the modules")
+    digester.add_argument("notebooks", type=Path)
+    digester.add_argument("--into", type=Path, required=True)
+    commands.add_parser("check", help="check params.yaml")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "run":
+            run(options.notebook, options.output, options.parameters)
+        elif options.command == "digest":
+            load()
+            source_digest.write(options.notebooks, options.into)
+        else:
+            print(check())
+    except (StudyError, StageError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

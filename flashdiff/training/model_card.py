@@ -1,0 +1,117 @@
+"""The model card of a prior: what it was trained on and how, and what it was measured to do."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from flashdiff.batch import slice_size
+from flashdiff.datasets import to_float
+from flashdiff.measures.features import Features, frechet, penultimate
+from flashdiff.measures.quality import psnr
+from flashdiff.prior import Prior
+from flashdiff.study.experiments import decode, encode
+from flashdiff.training.prior import draw_samples
+
+LICENCES = {"fashion-mnist": "Fashion-MNIST is published by Zalando SE under the MIT licence."}
+
+
+@torch.no_grad()
+def measure_prior(
+    prior: Prior, features: Features | None, test: np.ndarray, labels: np.ndarray, n_samples: int, n_steps: int
+) -> dict[str, float]:
+    """Measure a prior on uint8 test images (n, C, H, W) with labels (n,), -1 for none: the numbers of its model card.
+
+    autoencoder_psnr_db and autoencoder_frechet over (up to 2000) reconstructed test images, latent_std of their scaled
+    latents, sample_frechet of n_samples samples in n_steps ancestral steps against as many test images, and
+    test_frechet, the same distance between two disjoint sets of that many test images: what a perfect prior would get;
+    classifier_accuracy on the test images, NaN where there are no labels. Without ``features`` (a published prior has
+    none) the autoencoder's PSNR and the latents' spread are all.
+    """
+    n = min(n_samples, len(test) // 2)
+    x = to_float(test[np.arange(min(2000, len(test)))])
+    latents = encode(prior, x)
+    decoded = decode(prior, latents, slice_size(x))
+    of_autoencoder = {
+        "autoencoder_psnr_db": round(float(psnr(decoded, x).mean()), 2),
+        "latent_std": round(float(latents.std()), 4),
+    }
+    if features is None:
+        return of_autoencoder
+    device = prior.abar.device
+    first, second = (penultimate(features, to_float(test[np.arange(k * n, (k + 1) * n)])) for k in (0, 1))
+    samples = torch.cat(
+        [
+            draw_samples(prior, test.shape[1:], len(part), n_steps, seed=seed).cpu()
+            for seed, part in enumerate(np.array_split(np.arange(n), -(-n // 100)))
+        ]
+    )
+    answers = torch.cat([features(part.to(device)).argmax(1).cpu() for part in x.split(250)]).numpy()
+    known = labels[: len(x)] >= 0
+    return of_autoencoder | {
+        "autoencoder_frechet": round(frechet(penultimate(features, decoded), penultimate(features, x)), 4),
+        "sample_frechet": round(frechet(penultimate(features, samples), first), 4),
+        "test_frechet": round(frechet(second, first), 4),
+        "classifier_accuracy": round(float((answers == labels[: len(x)])[known].mean()), 4)
+        if known.any()
+        else float("nan"),
+        "samples": n,
+        "sampling_steps": n_steps,
+    }
+
+
+def write(
+    folder: str | Path, data: Mapping, prior: Mapping, measured: Mapping, curves: Mapping[str, pd.DataFrame]
+) -> None:
+    """Write README.md (the card) and the learning curves into the prior's folder."""
+    folder = Path(folder)
+    (folder / "curves").mkdir(parents=True, exist_ok=True)
+    for name, curve in curves.items():
+        curve.to_csv(folder / "curves" / f"{name}.csv", index=False, float_format="%.6g")
+    recipe = "\n".join(
+        f"- {part}: " + ", ".join(f"{name} {value}" for name, value in prior[part].items())
+        for part in ("autoencoder", "denoiser", "features", "diffusion")
+    )
+    last = {name: curve.ffill().iloc[-1] for name, curve in curves.items()}
+    learning = "\n\n".join(f"![learning curve: {name}](figures/learning_curve_{name}.png)" for name in curves)
+    text = f"""# Prior of {data["name"]}
+
+A small latent diffusion model in diffusers' layout (`LDMPipeline`: `vae`, `unet`, `scheduler`, safetensors), with a small
+classifier (`features`) that measures perceptual and Frechet distances. Read it with `flashdiff.Prior.from_pretrained`.
+
+## Data
+The training split of {data["name"]} ({data["image_size"]} x {data["image_size"]}, {data["channels"]} channel(s), values in
+[-1, 1]); the last {data["validation"]} training images are held out for validation. The test split was never used to choose anything.
+{LICENCES.get(data["name"], "The images are the user's own.")}
+
+## What it was measured to do
+| on test images | value |
+| --- | --- |
+| autoencoder PSNR | {measured["autoencoder_psnr_db"]} dB |
+| Frechet distance of autoencoder reconstructions | {measured["autoencoder_frechet"]} |
+| standard deviation of the scaled latents | {measured["latent_std"]} |
+| Frechet distance of {measured["samples"]} samples ({measured["sampling_steps"]} ancestral steps) | {measured["sample_frechet"]} |
+| the same between two disjoint sets of {measured["samples"]} test images | {measured["test_frechet"]} |
+| denoiser loss on validation images | {last["denoiser"].get("validation_loss", float("nan")):.4f} |
+| classifier accuracy | {measured["classifier_accuracy"]:.3f} |
+
+Frechet distances are in the classifier's 64 penultimate features: compare them with each other, never with FID.
+
+![samples](figures/samples.png)
+
+![autoencoder reconstructions](figures/reconstructions.png)
+
+{learning}
+
+## Recipe
+Notebook `notebooks/00_train_prior.ipynb`, parameters of the study's `prior` section; `make prior` repeats it. Pixels are folded by
+{prior["pixel_unshuffle"]} before the autoencoder. Learning curves are in `curves/`.
+
+{recipe}
+
+## Limits
+It knows {data["name"]} and nothing else. It is there to carry the study on any laptop, not to generate images.
+"""
+    (folder / "README.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,131 @@
+"""How a severity encoder is trained: its loss from :mod:`flashdiff.severity`, the loop from :mod:`flashdiff.training.loop`."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from flashdiff.batch import Stream, slice_size, uniform
+from flashdiff.datasets import to_float
+from flashdiff.degradations import Degradation, measure
+from flashdiff.devices import device
+from flashdiff.prior import Prior
+from flashdiff.severity import (
+    SeverityEncoder,
+    latent_error_variance,
+    ordering_accuracy,
+    severity_at_levels,
+    training_loss,
+)
+from flashdiff.training.loop import Recipe, decisive, keyed, train
+from flashdiff.weights.published_severity import load_published
+
+CHECKPOINT = ".build/severity/{degradation}/encoder.ckpt"
+"""Where the training of a degradation's encoder stands, below the study's folder, until its stage has saved the result."""
+LIVE = ".build/live/{degradation}"
+"""Where DVCLive keeps its learning curve."""
+HELD_OUT = 500
+"""Validation images behind the learning curve; ordering accuracy takes the first 100 of them at 10 levels."""
+
+
+def recipe(seed: int, severity: Mapping, degradation: Mapping) -> dict:
+    """What an encoder was trained by: the study's seed, and what its sections say, without what they leave open (null), in
+    alphabetical order.
+
+    So neither a field that the schema gains later, nor another order of its fields, nor what a machine chooses for itself
+    (:func:`flashdiff.training.loop.decisive`) makes trained encoders and tuned step sizes look out of date.
+    """
+    return {"seed": seed, "severity": _said(decisive(severity)), "degradation": _said(degradation)}
+
+
+def _said(section: Any) -> Any:
+    if not isinstance(section, Mapping):
+        return section
+    return {name: _said(value) for name, value in sorted(section.items()) if value is not None}
+
+
+def held_out_evaluation(
+    prior: Prior, degradation: Degradation, noise_std: float, validation: np.ndarray, seed: int
+) -> Callable[[SeverityEncoder], dict[str, float]]:
+    """What a learning curve says of an encoder on held-out images (n, C, H, W) uint8, of which the first HELD_OUT count.
+
+    ordering_accuracy, spearman_error (sigma_hat against the true latent error) and calibration_ratio (mean sigma_hat /
+    mean true error).
+    """
+    x = to_float(validation[:HELD_OUT])
+    t = uniform(range(len(x)), seed=seed, step=0, stream=Stream.LEVEL, like=x)
+    y = measure(x, degradation, t, noise_std, seed=seed).y
+    with torch.no_grad():
+        z0 = torch.cat([prior.encode(part.to(device())) for part in x.split(slice_size(x))])
+    levels = torch.linspace(0, 1, 10)
+
+    def evaluate(model: SeverityEncoder) -> dict[str, float]:
+        severity = model.infer(y)
+        sbar = latent_error_variance(severity.z_hat, z0).sqrt()
+        pairs = pd.DataFrame({"sigma_hat": severity.sigma_hat.cpu().numpy(), "sbar": sbar.cpu().numpy()})
+        by_level = severity_at_levels(model, x[:100], degradation, noise_std, levels, seed=seed)
+        return {
+            "ordering_accuracy": float(ordering_accuracy(by_level).mean()),
+            "spearman_error": float(pairs.corr("spearman").iloc[0, 1]),
+            "calibration_ratio": float(pairs.sigma_hat.mean() / pairs.sbar.mean()),
+        }
+
+    return evaluate
+
+
+def take_published_encoder(
+    checkpoint: str | os.PathLike,
+    prior: Prior,
+    degradation: Degradation,
+    noise_std: float,
+    validation: np.ndarray,
+    seed: int,
+) -> tuple[SeverityEncoder, pd.DataFrame]:
+    """The authors' severity encoder in place of training one, and a curve of one row: what it does on held-out images.
+
+    Arguments as those of :func:`train_severity_encoder`; raises as :func:`flashdiff.weights.published_severity.load_published`.
+    """
+    prior = prior.to(device())
+    encoder = load_published(checkpoint, prior)
+    evaluate = held_out_evaluation(prior, degradation, noise_std, validation, seed)
+    return encoder, pd.DataFrame([{"step": 0} | evaluate(encoder)])
+
+
+def train_severity_encoder(
+    prior: Prior,
+    degradation: Degradation,
+    noise_std: float,
+    images: np.ndarray,
+    validation: np.ndarray,
+    parameters: Mapping,
+    seed: int,
+    checkpoint: str | os.PathLike,
+    live: str | os.PathLike | None = None,
+) -> tuple[SeverityEncoder, pd.DataFrame]:
+    """Train a severity encoder from the prior's encoder; returns it and its learning curve.
+
+    images, validation (n, C, H, W) uint8; ``parameters`` is the study's ``severity`` section: the fields of Recipe, and
+    the weights lambda_sigma and lambda_image of the loss. Continues from ``checkpoint`` (its :func:`keyed` name) when it
+    exists, whichever number of processes and whichever accumulation it was written with. ``live``: a folder for DVCLive.
+    The curve holds the loss terms and what :func:`held_out_evaluation` says.
+    """
+    weights = {name: parameters[name] for name in ("lambda_sigma", "lambda_image")}
+    said = {name: value for name, value in decisive(parameters).items() if value is not None and name != "published"}
+    prior = prior.to(device(), memory_format=torch.channels_last)
+    encoder = SeverityEncoder.from_prior(prior, seed=seed).to(memory_format=torch.channels_last)
+
+    curve = train(
+        encoder,
+        training_loss(prior, degradation, noise_std, images, seed=seed, **weights),
+        len(images),
+        Recipe.of(parameters, seed=seed),
+        keyed(checkpoint, said, seed, repr(degradation), noise_std, prior.autoencoder, images),
+        evaluate=held_out_evaluation(prior, degradation, noise_std, validation, seed),
+        evaluate_every=250,
+        title="severity encoder",
+        live=live,
+    )
+    return encoder, curve

@@ -1,0 +1,1 @@
+"""What others have published, read as data and strictly: CompVis' latent diffusion models, the authors' severity encoders."""

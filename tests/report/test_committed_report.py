@@ -1,0 +1,73 @@
+"""What is in git to be read without running anything: complete, consistent, and the source of the README's numbers."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from flashdiff.report import readme
+from flashdiff.report.headline import RULES
+from flashdiff.study.records import write_json
+from flashdiff.study.schema import load, select
+from flashdiff.training.severity import recipe
+
+ROOT = Path(__file__).parents[2]
+REPORTS = ROOT / "reports"
+
+
+@pytest.fixture(scope="module")
+def records():
+    return json.loads((REPORTS / "headline.json").read_text(encoding="utf-8"))
+
+
+def test_every_claim_of_every_pair_is_there(records):
+    study = load(ROOT / "params.yaml")
+    pairs = {(pair.degradation, pair.solver) for pair in study.pairs.values()}
+    for claim in RULES:
+        assert {(r["degradation"], r["solver"]) for r in records if r["claim"] == claim} == pairs, claim
+    assert {r["study"] for r in records} == {study.study}
+
+
+def test_records_are_of_the_committed_study(records):
+    """A report of other parameters than those of params.yaml would show another number of images."""
+    study = load(ROOT / "params.yaml")
+    counts = {r["claim"]: r["n"] for r in records}
+    assert counts["ordering_accuracy"] == study.ordering.n_images
+    assert counts["spearman_error"] == study.correlation.n_images
+    assert counts["psnr_gain_db"] == study.reconstruction.n_images
+
+
+def test_page_links_only_what_is_there():
+    page = (REPORTS / "index.html").read_text(encoding="utf-8")
+    targets = re.findall(r'(?:src|href)="([^"#:]+)"', page)
+    assert len(targets) > 20
+    for target in targets:
+        assert (REPORTS / target).is_file(), target
+
+
+def test_readme_shows_the_numbers_of_the_reports():
+    """After a new study: `make readme`."""
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == readme.current(ROOT)
+
+
+def test_readme_shows_a_figure_that_is_there():
+    figures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert figures
+    for figure in figures:
+        assert (ROOT / figure).is_file(), figure
+
+
+@pytest.mark.parametrize("study_folder", [ROOT, ROOT / "studies/fashion-mnist-full"])
+def test_a_fresh_clone_does_not_choose_the_step_sizes_again(study_folder, tmp_path):
+    """The stage depends on the recipe that training writes: the one in git's lock must be the one of today's code."""
+    study = load(study_folder / "params.yaml")
+    lock = YAML(typ="safe").load((study_folder / "dvc.lock").read_text(encoding="utf-8"))
+    for name, pair in study.pairs.items():
+        file = f"data/severity/{pair.degradation}.recipe.json"
+        (locked,) = [dep["md5"] for dep in lock["stages"][f"tune@{name}"]["deps"] if dep["path"] == file]
+        sections = select(study, "severity"), select(study, f"degradations.{pair.degradation}")
+        write_json(tmp_path / file, recipe(study.seed, *sections))
+        assert hashlib.md5((tmp_path / file).read_bytes()).hexdigest() == locked, name

@@ -1,0 +1,196 @@
+"""The comparison of methods: what is tuned, what each method is told, interrupted runs, and several processes."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flashdiff import cli
+from flashdiff.flash import FixedStart, match_snr
+from flashdiff.report import summaries
+from flashdiff.study import comparison, methods, records
+from flashdiff.study.schema import load, select
+
+LAUNCH = [
+    sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+]  # fmt: skip
+
+
+@pytest.fixture
+def bench(tiny_study, monkeypatch):
+    monkeypatch.chdir(tiny_study)
+    study = load()
+    entries = (select(study, "degradations.gaussian_blur"), "gaussian_blur", select(study, "solvers.ldps"))
+    return comparison.Bench.load("test", 6, *entries, seed=0, batch_size=4)
+
+
+@pytest.fixture
+def chosen():
+    return records.read_json("data/tuned/gaussian_blur-ldps.json")["chosen"]
+
+
+def test_every_method_and_its_controls_run(bench, chosen, tmp_path):
+    results = comparison.reconstruct(bench, chosen, [3, 10], tmp_path / "run")
+    expected = {"no_diffusion", "full_length", "fixed_mean", "fixed_3", "fixed_10", *methods.STARTS.values()}
+    expected |= {f"{control}_{start}" for control in methods.CONTROLS for start in methods.STARTS}
+    assert set(results) == expected
+    start = match_snr(bench.prior, bench.severity.variance)
+    assert results["flash_published"].start.tolist() == start.tolist()
+    assert sorted(results["shuffled_published"].start) == sorted(start)  # the same severities, none with its own image
+    assert results["fixed_mean"].start.tolist() == [round(float(start.double().mean()))] * 6
+    assert max(results["random_consistent"].start) <= 2 * bench.mean_start
+    assert results["full_length"].nfe.tolist() == [40] * 6
+    rows, timings = comparison.tabulate(bench, results)
+    assert (rows.groupby("method").size() == 6).all() and set(timings) == expected | {"severity_encoder"}
+    assert (rows.nfe == rows.start + 1).all() and (rows.decodes == rows.start + 2).all()
+    assert timings["full_length"]["nfe"] == 240 and timings["full_length"]["engine_calls"] == 80
+
+
+def test_without_controls_the_rest_is_the_same(bench, chosen, tmp_path):
+    whole = comparison.reconstruct(bench, chosen, [3], tmp_path / "run")
+    fewer = comparison.reconstruct(bench, chosen, [3], tmp_path / "run", controls=False)
+    assert set(whole) - set(fewer) == {f"{c}_{start}" for c in methods.CONTROLS for start in methods.STARTS}
+    rows, _ = comparison.tabulate(bench, fewer)
+    gains = summaries.reconstruction_metrics(rows, n_resamples=100)["gains"]
+    assert set(gains["flash_published"]) == {"full_length", "no_diffusion", "fixed_mean"}
+    for method, result in fewer.items():
+        assert torch.equal(result.images, whole[method].images)
+
+
+def test_levels_of_the_entry_are_those_that_are_reconstructed(bench):
+    entry = select(load(), "degradations.gaussian_blur") | {"levels": [0.75, 1.0]}
+    severe = comparison.Bench.load("test", 6, entry, "gaussian_blur", bench.solver, seed=0, batch_size=4)
+    torch.testing.assert_close(severe.measurement.t, 0.75 + bench.measurement.t / 4)
+    worst = comparison.Bench.load(
+        "test", 6, entry | {"levels": [1.0, 1.0]}, "gaussian_blur", bench.solver, seed=0, batch_size=4
+    )
+    assert worst.measurement.t.tolist() == [1.0] * 6
+
+
+def test_baselines_share_the_start_rule():
+    assert methods.baselines("flash_published")[-2:] == ("shuffled_published", "random_published")
+    assert methods.baselines("flash_consistent")[-2:] == ("shuffled_consistent", "random_consistent")
+    assert methods.baselines("flash_inversion") == ("full_length", "no_diffusion")
+
+
+def test_shuffle_gives_every_image_another_ones_severity():
+    for n in (2, 3, 64):
+        other = comparison._cyclic_shuffle(n, seed=0)
+        assert sorted(other) == list(range(n)) and (other != np.arange(n)).all()
+
+
+def test_interrupted_comparison_continues(bench, chosen, tmp_path, monkeypatch):
+    whole = comparison.reconstruct(bench, chosen, [3], tmp_path / "whole")
+    real, calls = comparison.Store.write, []
+
+    def interrupted(store, *arguments):
+        calls.append(store)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        real(store, *arguments)
+
+    monkeypatch.setattr(comparison.Store, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        comparison.reconstruct(bench, chosen, [3], tmp_path / "run")
+    assert len(calls) == 4
+    again = comparison.reconstruct(bench, chosen, [3], tmp_path / "run")
+    assert len(calls) == 4 + len(whole) - 3  # what was finished is not computed again
+    for method, result in whole.items():
+        torch.testing.assert_close(again[method].images, result.images, rtol=0, atol=0)
+
+
+def test_a_result_of_other_parameters_is_not_continued(bench, chosen, tmp_path):
+    first = comparison.reconstruct(bench, chosen, [], tmp_path / "run")["full_length"].images
+    other = chosen | {"full_length": {"solver": {"eta": 0.9}, "start": {}}}
+    assert not torch.equal(comparison.reconstruct(bench, other, [], tmp_path / "run")["full_length"].images, first)
+
+
+def test_tuning_chooses_the_best_trial_of_every_method(bench):
+    grid = {"eta": [0.0, 0.3]}
+    chosen, trials = comparison.tune(bench, grid, corrections=[1.0, 1.2], consistent=[1.0], inversion=[2])
+    counts = trials.groupby("method").size().to_dict()
+    assert counts == {"fixed": 4, "flash_consistent": 2, "flash_inversion": 2, "flash_published": 4, "full_length": 2}
+    for method, options in chosen.items():
+        found = trials[trials.method == method]
+        best = found.loc[found.psnr.idxmax()]
+        for field, value in (options["solver"] | options["start"]).items():
+            assert best[field] == value
+    assert set(chosen["flash_published"]["start"]) == {"correction"} and chosen["full_length"]["start"] == {}
+    run = bench.flash(FixedStart(bench.mean_start, 1.0), {"eta": 0.3})(bench.measurement)
+    trial = trials[(trials.method == "fixed") & (trials.eta == 0.3) & (trials.fresh == 1.0)]
+    assert trial.psnr.item() == pytest.approx(bench.quality(run.images)["psnr"].mean(), abs=1e-4)
+
+
+def test_a_single_candidate_is_taken_and_nothing_is_run_for_it(bench):
+    chosen, trials = comparison.tune(bench, {"eta": [0.3]}, corrections=[1.2], consistent=[1.0, 1.5])
+    assert set(trials.method) == {"flash_consistent", "fixed"}  # these have a choice
+    assert chosen["flash_published"] == {"solver": {"eta": 0.3}, "start": {"correction": 1.2}}
+    assert chosen["full_length"] == {"solver": {"eta": 0.3}, "start": {}}
+    assert "flash_inversion" not in chosen
+
+
+def test_a_diverged_candidate_is_not_chosen(bench, monkeypatch):
+    real = comparison.Bench.quality
+    values = iter([float("nan"), 20.0, 10.0] * 10)
+
+    def quality(self, images):
+        return real(self, images) | {"psnr": np.full(len(images), next(values))}
+
+    monkeypatch.setattr(comparison.Bench, "quality", quality)
+    chosen, _ = comparison.tune(bench, {"eta": [0.1, 0.2, 0.3]}, corrections=[1.0], consistent=[1.0])
+    assert {options["solver"]["eta"] for options in chosen.values()} == {0.2}
+
+
+def test_undefined_pair_is_refused_before_any_model_is_asked(bench):
+    nonlinear = {"kind": "nonlinear_blur", "length_min": 0.0, "length_max": 4.0, "gain_max": 1.5, "noise_std": 0.1}
+    with pytest.raises(ValueError, match=r"PSLD needs the adjoint A\^T"):
+        comparison.Bench.build(
+            None, None, None, bench.truth, nonlinear, {"kind": "psld", "gamma": 0.1}, seed=0, batch_size=4
+        )
+
+
+def test_cli_runs_a_pair_and_names_an_unknown_one(tiny_study, monkeypatch, capsys):
+    monkeypatch.chdir(tiny_study)
+    assert cli.main(["reconstruct", "gaussian_blur", "psld"]) == 1
+    assert "pairs: 'gaussian_blur-psld' is not among the study's pairs; choose one of gaussian_blur-ldps" in (
+        capsys.readouterr().err
+    )
+    assert cli.main(["reconstruct", "gaussian_blur", "ldps"]) == 0
+    assert "6 images by 11 methods on 1 processes" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_images_of_one(tiny_study, monkeypatch):
+    """`accelerate launch` on two CPU processes, against one process; the notebook then finds all of it finished."""
+    monkeypatch.chdir(tiny_study)
+    # accelerate's own launcher of several processes is the one for GPUs; without a GPU the processes use their CPU
+    launch = [*LAUNCH, "-m", "flashdiff.cli", "reconstruct", "gaussian_blur", "ldps"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(launch, capture_output=True, text=True, env=environment, cwd=tiny_study)
+    assert run.returncode == 0, run.stderr[:3000]
+    assert "on 2 processes" in run.stdout
+    study = load()
+    entries = (select(study, "degradations.gaussian_blur"), "gaussian_blur", select(study, "solvers.ldps"))
+    bench = comparison.Bench.load("test", 6, *entries, seed=0, batch_size=4)
+    found = records.read_json("data/tuned/gaussian_blur-ldps.json")["chosen"]
+    alone = comparison.reconstruct(bench, found, study.reconstruction.fixed_starts, tiny_study / "alone")
+    (folder,) = Path(".build/reconstruct/gaussian_blur-ldps").iterdir()
+    for method, result in alone.items():
+        shared = comparison.Store(folder / method, 6, (1, 16, 16))
+        assert {path.name for path in shared.folder.glob("records-*.csv")} == {"records-0.csv", "records-1.csv"}
+        torch.testing.assert_close(shared.result().images, result.images, rtol=0, atol=1e-4)
+        assert shared.result().nfe.tolist() == result.nfe.tolist()
+
+    def refuse(*arguments):
+        raise AssertionError("computed again what the processes had finished")
+
+    monkeypatch.setattr(comparison.Store, "write", refuse)
+    runs = comparison.RUNS.format(pair="gaussian_blur-ldps")
+    again = comparison.reconstruct(bench, found, study.reconstruction.fixed_starts, runs)
+    assert dataclasses.astuple(again["full_length"].engine) > (0, 0)

@@ -1,0 +1,148 @@
+"""ffhq-256 from end to end on stand-ins in the published formats: every loader, converter and report on its real path.
+
+Images of 32 pixels lie in the folders and lists of CelebA-HQ and FFHQ, the prior is a small VQ model as CompVis saves
+them (tests/data/compvis-vq), one severity encoder is an original checkpoint. Numbers mean nothing; that they belong
+together is checked against the files they come from.
+"""
+
+import importlib.util
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from repositories import ROOT, copy_repository, dvc, stages_that_ran
+from ruamel.yaml import YAML
+
+from flashdiff.prior import Prior
+from flashdiff.severity import SeverityEncoder
+from flashdiff.study.records import read_json
+from flashdiff.weights.published_severity import load_published
+
+pytestmark = pytest.mark.slow
+SAVED = ROOT / "tests/data/compvis-vq"
+PAIRS = ["gaussian_blur-psld_blur", "nonlinear_blur-ldps_nonlinear", "random_inpainting-resample_inpainting"]
+TRAINED, TESTED = range(3, 15), [5, 1002, 3, 1000, 4, 0, 1, 2, 1001, 6]
+
+
+def picture(seed: int, size: tuple[int, int]) -> Image.Image:
+    """A smooth colour image, another one for every seed."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC)
+
+
+def write_datasets(folder):
+    faces, others, lists = (folder / name for name in ("celeba_hq_256", "ffhq", "lists"))
+    for place in (faces, lists):
+        place.mkdir(parents=True)
+    for number in range(20):
+        picture(number, (36, 32)).save(faces / f"{number:05d}.jpg", quality=95)
+    for number in TESTED:
+        place = others / f"{number // 1000:05d}"
+        place.mkdir(parents=True, exist_ok=True)
+        picture(5000 + number, (32, 32)).save(place / f"img{number:08d}.png")
+    (lists / "celebahq_train_ids.txt").write_text("".join(f"{number:05d}\n" for number in TRAINED))
+    (lists / "ffhq_test_ids.txt").write_text("".join(f"{number:05d}\n" for number in TESTED))
+    shutil.copytree(SAVED, folder / "weights")
+
+
+def stand_in(content: dict) -> dict:
+    """The study file of ffhq-256, smaller: what is left out or shortened costs hours or cannot be had here."""
+    content["data"] |= {"image_size": 32, "validation": 4, "test": 10}
+    content["prior"]["path"] = "../../datasets/weights/model.ckpt"
+    content["degradations"]["gaussian_blur"] |= {"radius": 6}
+    content["degradations"]["nonlinear_blur"] = {
+        "kind": "nonlinear_blur", "length_min": 0.0, "length_max": 6.0, "gain_max": 1.5, "noise_std": 0.1,
+    }  # fmt: skip
+    encoder = "../../datasets/weights/severity_encoder.ckpt"
+    content["severity"] |= {"steps": 6, "batch_size": 4, "published": {"gaussian_blur": encoder}}
+    content["ordering"] |= {"n_images": 6, "levels": 3}
+    content["correlation"] |= {"n_images": 10, "bootstrap": 100}
+    content["pairs"] = {name: content["pairs"][name] for name in PAIRS}
+    for solver in content["solvers"].values():
+        solver["walk"] = {"kind": "evenly_spaced", "steps": 4}
+        if solver["kind"] == "resample":
+            solver["max_iterations"] = 5
+    content["tune"] |= {"n_images": 4, "batch_size": 4}
+    content["reconstruction"] |= {"n_images": 5, "batch_size": 3, "fixed_starts": [20], "bootstrap": 100}
+    return content
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    repository = copy_repository(tmp_path_factory.mktemp("repository"))
+    folder = repository / "studies" / "ffhq-256"
+    write_datasets(repository / "datasets")
+    yaml = YAML()
+    content = yaml.load((folder / "params.yaml").read_text())
+    with (folder / "params.yaml").open("w") as file:
+        yaml.dump(stand_in(content), file)
+    ran = stages_that_ran(dvc(folder, "repro"))
+    assert {name.partition("@")[0] for name in ran} == set(
+        YAML(typ="safe").load((folder / "dvc.yaml").read_text())["stages"]
+    )
+    return folder
+
+
+def test_images_are_those_of_the_lists_in_their_order(study):
+    test, train, validation = (np.load(study / f"data/splits/{name}.npy") for name in ("test", "train", "validation"))
+    expected = [np.asarray(picture(5000 + number, (32, 32))).transpose(2, 0, 1) for number in TESTED]
+    np.testing.assert_array_equal(test, expected)
+    assert len(train) == len(TRAINED) - 4 and len(validation) == 4
+    with Image.open(study / f"../../datasets/celeba_hq_256/{TRAINED[-1]:05d}.jpg") as last:
+        middle = np.asarray(last)[:, 2:34].transpose(2, 0, 1)  # the largest square of 36 x 32
+    np.testing.assert_array_equal(validation[-1], middle)
+
+
+def test_the_prior_is_the_converted_checkpoint(study):
+    ours, original = Prior.from_pretrained(study / "data/prior"), Prior.from_pretrained(SAVED / "model.ckpt")
+    for (name, tensor), (same, expected) in zip(ours.state_dict().items(), original.state_dict().items(), strict=True):
+        assert name == same and torch.equal(tensor, expected)
+    assert not (study / "data/prior/features").exists()
+
+
+def test_the_published_encoder_is_used_and_the_others_are_trained(study):
+    prior = Prior.from_pretrained(study / "data/prior")
+    used = SeverityEncoder.from_pretrained(study / "data/severity/gaussian_blur")
+    for a, b in zip(
+        used.parameters(), load_published(SAVED / "severity_encoder.ckpt", prior).parameters(), strict=True
+    ):
+        assert torch.equal(a, b)
+    untrained = SeverityEncoder.from_prior(prior)
+    trained = SeverityEncoder.from_pretrained(study / "data/severity/random_inpainting")
+    assert any(not torch.equal(a, b) for a, b in zip(trained.parameters(), untrained.parameters(), strict=True))
+    measured = pd.read_csv(study / "reports/severity/gaussian_blur.csv")
+    assert measured.step.tolist() == [0] and measured.ordering_accuracy.between(0, 1).all()
+
+
+def test_published_hyperparameters_are_taken_as_they_are(study):
+    for pair, fields, correction in zip(PAIRS, ({"eta": 2}, {"eta": 1}, {"g": 200}), (1.0, 1.0, 1.2), strict=True):
+        chosen = read_json(study / f"data/tuned/{pair}.json")["chosen"]
+        assert chosen["full_length"]["solver"] == chosen["flash_published"]["solver"] == fields
+        assert chosen["flash_published"]["start"] == {"correction": correction}
+
+
+def test_inpainting_is_reconstructed_at_the_published_levels(study):
+    rows = pd.read_parquet(study / f"data/results/reconstruction-{PAIRS[2]}.parquet")
+    assert rows.t.between(0.875, 1).all() and rows.t.nunique() == 5
+    assert rows.groupby("method").image.nunique().eq(5).all()
+    everywhere = pd.read_parquet(study / "data/results/severity-random_inpainting.parquet")
+    assert everywhere.t.min() < 0.5  # severity itself is measured at all levels
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="LPIPS may be measured here")
+def test_without_the_published_networks_their_columns_stay_empty(study):
+    metrics = read_json(study / f"reports/metrics/reconstruction-{PAIRS[0]}.json")["methods"]["flash_published"]
+    assert metrics["perceptual"]["value"] is None and np.isfinite(metrics["psnr"]["value"])
+    records = json.loads((study / "reports/headline.json").read_text())
+    verdicts = {r["claim"]: r["verdict"] for r in records if r["solver"] == PAIRS[0].partition("-")[2]}
+    assert verdicts["perceptual_gain"] == "not tested" and verdicts["psnr_gain_db"] != "not tested"
+
+
+def test_the_report_names_the_published_distances(study):
+    page = (study / "reports/index.html").read_text()
+    assert "LPIPS (VGG)" in page and "small classifier" not in page
+    assert all(name in page for name in ("PSLD (blur)", "LDPS (nonlinear)", "ReSample (inpainting)"))

@@ -1,0 +1,429 @@
+"""The study file: a wrong one is refused in one sentence per problem, before anything heavy is loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from flashdiff.study.schema import StudyError, load, select
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ROOT / "studies" / "smoke" / "params.yaml"
+MISSING = object()
+BLUR, INPAINTING = "degradations.gaussian_blur", "degradations.random_inpainting"
+
+
+def with_value(folder, dotted, value):
+    """A copy of the smoke study with one value changed or left out; returns its path."""
+    study = YAML(typ="safe").load(SMOKE.read_text(encoding="utf-8"))
+    section = study
+    *outer, last = dotted.split(".")
+    for part in outer:
+        section = section[part]
+    if value is MISSING:
+        del section[last]
+    else:
+        section[last] = value
+    with open(folder / "params.yaml", "w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(study, file)
+    return folder / "params.yaml"
+
+
+def refusal(path):
+    """What load says about a study file, without the file's name in front."""
+    with pytest.raises(StudyError) as refused:
+        load(path)
+    message = str(refused.value)
+    assert message.startswith(str(path)) and message.endswith((".", "?"))
+    return message.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(ROOT.glob("studies/*/params.yaml"))], ids=str)
+def test_shipped_studies_are_valid(path):
+    study = load(path)
+    folder = path.parent
+    assert study.study == ("fashion-mnist" if folder == ROOT else folder.name)
+    assert (folder / study.root).resolve() == ROOT
+    assert study.data.images is None or study.data.layout or (folder / study.data.images).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "sentence"),
+    [
+        ("severity.step", 3, "severity.step: unknown name; did you mean 'steps'?"),
+        (f"{BLUR}.std_maxx", 1, f"{BLUR}.std_maxx: unknown name; did you mean 'std_max'?"),
+        ("prior.denoiser.head_dim", 1, "prior.denoiser.head_dim: unknown name; did you mean 'head'?"),
+        ("colour", 1, "colour: unknown name; remove it."),
+        (
+            "prior.diffusion.beta_end",
+            0.001,
+            "prior.diffusion.beta_end: 0.001 must not be below beta_start (0.0015).",
+        ),
+        ("solvers.ldps.eta", 1, "solvers.ldps.eta: unknown name; remove it."),
+        ("solvers.ldps.stochastic", 0.0, "solvers.ldps.stochastic: unknown name; did you mean 'stochasticity'?"),
+        ("solvers.ldps.tune.gamma", [1.0], "solvers.ldps.tune.gamma: unknown name; remove it."),
+        ("solvers.ldps.walk", {"kind": "strided"}, "solvers.ldps.walk.stride: missing; add it."),
+        (
+            "solvers.ldps.walk",
+            {"kind": "noise_levels", "levels": 5, "s_max": 1.0, "s_min": 2.0},
+            "solvers.ldps.walk: s_max (1.0) must be larger than s_min (2.0).",
+        ),
+        (
+            "pairs.gaussian_blur-ldps.solver",
+            "psld",
+            "pairs.gaussian_blur-ldps.solver: 'psld' is not among the solvers of the study; choose one of latent_daps, ldps.",
+        ),
+        (
+            "pairs.blur-ldps",
+            {"degradation": "gaussian_blur", "solver": "ldps"},
+            "pairs.blur-ldps: its name must be gaussian_blur-ldps.",
+        ),
+        (f"{BLUR}.drop_max", 0.5, f"{BLUR}.drop_max: unknown name; did you mean 'std_max'?"),
+        (f"{BLUR}.levels", [0.9, 0.1], f"{BLUR}.levels: [0.9, 0.1] must be the lowest level and the highest."),
+        (f"{BLUR}.levels", [0.5], f"{BLUR}.levels: [0.5] must be the lowest level and the highest."),
+        (
+            f"{BLUR}.levels",
+            [0.5, 1.5],
+            f"{BLUR}.levels.1: 1.5 is not valid: input should be less than or equal to 1.",
+        ),
+        (
+            "degradations.mixture.members.motion_blur.levels",
+            [0.5, 1.0],
+            "degradations.mixture: members.motion_blur.levels: [0.5, 1.0] plays no part in a mixture; remove it.",
+        ),
+        ("severity.accumulation", 9, "severity: accumulation (9) must not be above batch_size (8)."),
+        ("solvers.ldps.corrections", [], "solvers.ldps.corrections: empty; give at least one entry."),
+        (
+            "severity.published",
+            {"blur": "blur.ckpt"},
+            "severity.published.blur: not among the degradations of the study; "
+            "choose one of gaussian_blur, mixture, random_inpainting.",
+        ),
+        (
+            "data.layout",
+            "imagenet",
+            "data.layout: 'imagenet' is not valid: input should be 'folder', 'celebahq', 'ffhq', 'lsun' or 'hugging_face'.",
+        ),
+        ("data.column", "image", "data: column (image) is for layout: hugging_face; remove it."),
+        ("data.train", 5, "data: train (5) plays no part without a test_set; remove it."),
+        ("data.test_set", {"list": "test.txt"}, "data.test_set.images: missing; add it."),
+        ("data.test_set", {"images": "a", "lists": "b"}, "data.test_set.lists: unknown name; did you mean 'list'?"),
+        ("severity", MISSING, "severity: missing; add it."),
+        ("severity.steps", MISSING, "severity.steps: missing; add it."),
+        (f"{BLUR}.kind", MISSING, f"{BLUR}.kind: missing; add it."),
+        ("solvers.ldps.kind", MISSING, "solvers.ldps.kind: missing; add it."),
+        ("severity.steps", "20", "severity.steps: '20' is not valid: input should be a valid integer."),
+        ("severity.steps", 2.5, "severity.steps: 2.5 is not valid: input should be a valid integer."),
+        ("severity.steps", True, "severity.steps: True is not valid: input should be a valid integer."),
+        ("severity.steps", None, "severity.steps: None is not valid: input should be a valid integer."),
+        ("severity.ema", "0.9", "severity.ema: '0.9' is not valid: input should be a valid number."),
+        ("data.images", 3, "data.images: 3 is not valid: input should be a valid string."),
+        ("solvers.ldps.tune.eta", 0.1, "solvers.ldps.tune.eta: 0.1 is not valid: input should be a valid list."),
+        (
+            "severity",
+            None,
+            "severity: None is not valid: it should be a section, with one 'name: value' per line.",
+        ),
+        (
+            "degradations.gaussian_blur",
+            1,
+            f"{BLUR}: 1 is not valid: it should be a section, with one 'name: value' per line.",
+        ),
+        (
+            "solvers",
+            "ldps",
+            "solvers: 'ldps' is not valid: it should be a section, with one 'name: value' per line.",
+        ),
+        ("severity.steps", 0, "severity.steps: 0 is not valid: input should be greater than or equal to 1."),
+        ("severity.ema", 1.0, "severity.ema: 1.0 is not valid: input should be less than 1."),
+        (
+            "severity.learning_rate",
+            float("inf"),
+            "severity.learning_rate: inf is not valid: input should be a finite number.",
+        ),
+        ("data.channels", 2, "data.channels: 2 is not valid: input should be 1 or 3."),
+        (
+            "prior.denoiser.mixed_precision",
+            "fp16",
+            "prior.denoiser.mixed_precision: 'fp16' is not valid: input should be 'auto', 'no' or 'bf16'.",
+        ),
+        (
+            "reconstruction.fixed_starts",
+            [3, -1],
+            "reconstruction.fixed_starts.1: -1 is not valid: input should be greater than or equal to 0.",
+        ),
+        ("tune.corrections", [], "tune.corrections: empty; give at least one entry."),
+        ("degradations", {}, "degradations: empty; give at least one entry."),
+        (
+            "data.name",
+            "My Images",
+            "data.name: 'My Images' is not valid: use small letters and digits, and after the first _ and -, too.",
+        ),
+        (
+            "degradations.Blur",
+            {"kind": "random_inpainting", "drop_max": 0.9, "noise_std": 0.1},
+            "degradations.Blur: 'Blur' is not valid: use small letters and digits, and after the first _, too.",
+        ),
+        (
+            f"{BLUR}.kind",
+            "sharpen",
+            f"{BLUR}.kind: 'sharpen' is unknown; choose one of 'gaussian_blur', 'random_inpainting', 'box_inpainting', "
+            "'motion_blur', 'super_resolution', 'nonlinear_blur', 'mixture'.",
+        ),
+        (
+            "solvers.ldps.kind",
+            "dps",
+            "solvers.ldps.kind: 'dps' is unknown; choose one of 'ldps', 'gml_dps', 'psld', 'resample', 'latent_daps'.",
+        ),
+        (f"{BLUR}.std_max", 0.2, f"{BLUR}: std_max (0.2) must be larger than std_min (0.3)."),
+        (
+            "prior.autoencoder.channels",
+            [8, 12],
+            "prior.autoencoder.channels: [8, 12] must be multiples of 8 (the size of a normalisation group).",
+        ),
+        (
+            "prior.denoiser.channels",
+            [32, 40],
+            "prior.denoiser.channels: [32, 40] must be multiples of 32 (the number of normalisation groups).",
+        ),
+        (
+            "data.image_size",
+            18,
+            "data.image_size: 18 must be a multiple of 4, which the autoencoder divides it by.",
+        ),
+        (
+            "reconstruction.fixed_starts",
+            [3, 20, 25],
+            "reconstruction.fixed_starts: [20, 25] must be below prior.diffusion.n_steps (20).",
+        ),
+        ("ordering.n_images", 17, "ordering.n_images: 17 is more than the 16 test images; lower it."),
+        ("correlation.n_images", 17, "correlation.n_images: 17 is more than the 16 test images; lower it."),
+        ("reconstruction.n_images", 17, "reconstruction.n_images: 17 is more than the 16 test images; lower it."),
+        ("tune.n_images", 13, "tune.n_images: 13 is more than the 12 validation images; lower it."),
+    ],
+)
+def test_a_wrong_parameter_is_one_sentence(tmp_path, dotted, value, sentence):
+    assert refusal(with_value(tmp_path, dotted, value)) == sentence
+
+
+CAMERA = {"kind": "nonlinear_blur", "length_min": 0.0, "length_max": 6.0, "gain_max": 1.5, "noise_std": 0.1}
+NETWORK = {"kind": "nonlinear_blur", "weights": "GOPRO_wVAE.pth", "noise_std": 0.1}
+BOX = {"kind": "box_inpainting", "side_max": 0.5, "noise_std": 0.1}
+MIXED = {"kind": "mixture", "members": {"box": BOX, "shake": CAMERA}, "noise_std": 0.1}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"kind": "box_inpainting", "side_max": 0.5, "noise_std": 0.1},
+        {"kind": "motion_blur", "length_min": 0.0, "length_max": 6.0, "noise_std": 0.1},
+        {"kind": "super_resolution", "factor_max": 2.5, "noise_std": 0.1},
+        CAMERA,
+        NETWORK,
+        NETWORK | {"weights": "https://example.org/GOPRO_wVAE.pth", "sha256": "0" * 64},
+        MIXED,
+    ],
+    ids=lambda entry: entry["kind"],
+)
+def test_every_kind_of_degradation_is_built_from_its_entry(tmp_path, entry):
+    from flashdiff.degradations import DEGRADATIONS, build
+
+    degradations = load(with_value(tmp_path, "degradations.new", entry)).degradations
+    parameters = degradations["new"].model_dump()
+    degradation, noise_std = build(parameters)
+    assert type(degradation) is DEGRADATIONS[entry["kind"]] and noise_std == 0.1
+    fields = {name: value for name, value in entry.items() if name not in ("kind", "members", "noise_std")}
+    assert {name: getattr(degradation, name) for name in fields} == fields
+    if entry["kind"] == "mixture":
+        assert list(degradation.members) == list(entry["members"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"kind": "box_inpainting", "side_max": 1.5, "noise_std": 0.1}, ".side_max: 1.5 is not valid: input should be"),
+        (
+            {"kind": "motion_blur", "length_min": 2.0, "length_max": 2.0, "noise_std": 0.1},
+            ": length_max (2.0) must be larger than length_min (2.0).",
+        ),
+        ({"kind": "super_resolution", "factor_max": 1.0, "noise_std": 0.1}, ".factor_max: 1.0 is not valid: input"),
+        (CAMERA | {"length_max": None}, ": length_max is missing; add it, or weights for the published network."),
+        (CAMERA | {"length_min": 6.0}, ": length_max (6.0) must be larger than length_min (6.0)."),
+        (CAMERA | {"sha256": "0" * 64}, ": sha256 stands without weights; remove it, or add the weights that"),
+        (CAMERA | {"weights": "F.pth"}, ": length_min plays no part with weights; remove one of them."),
+        (NETWORK | {"sha256": "A" * 64}, f": sha256 ({'A' * 64}) must be 64 hexadecimal digits in small letters."),
+        (NETWORK | {"weights": "https://example.org/F"}, ": sha256 is missing; a download is only used with its check"),
+        (NETWORK | {"weights": "http://example.org/F"}, ": weights (http://example.org/F) must be a file or an https"),
+        (MIXED | {"members": {"box": BOX}}, ": members: ['box'] must be at least two degradations."),
+        (MIXED | {"members": {"a": BOX, "b": MIXED}}, ".members.b.kind: 'mixture' is unknown; choose one of"),
+        (
+            MIXED | {"members": {"box": BOX, "shake": CAMERA | {"length_min": 6.0}}},
+            ".members.shake: length_max (6.0) must be larger than length_min (6.0).",
+        ),
+        (
+            MIXED | {"members": {"box": BOX, "shake": CAMERA | {"lenght_min": 6.0}}},
+            ".members.shake.lenght_min: unknown name; did you mean 'length_min'?",
+        ),
+        (MIXED | {"noise_std": 0.2}, ": members.box has noise_std 0.1, the mixture 0.2; give both the same."),
+    ],
+)
+def test_a_wrong_degradation_is_one_sentence(tmp_path, entry, sentence):
+    message = refusal(with_value(tmp_path, "degradations.new", entry))
+    assert message.startswith(f"degradations.new{sentence}") and "\n" not in message
+
+
+@pytest.mark.parametrize(("field", "value"), [("channels", 3), ("image_size", 24), ("validation", 60_000)])
+def test_fashion_mnist_is_grey_and_28_pixels_wide(tmp_path, field, value):
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    before = {"channels": "channels: 1\n", "image_size": "image_size: 32\n", "validation": "validation: 5000\n"}[field]
+    assert text.count(before) == 1
+    (tmp_path / "params.yaml").write_text(text.replace(before, f"{field}: {value}\n"), encoding="utf-8")
+    sentence = (
+        "data: fashion-mnist needs channels: 1, an image_size of at least 28, "
+        "and validation below its 60000 training images."
+    )
+    assert refusal(tmp_path / "params.yaml") == sentence
+
+
+def test_two_problems_are_two_sentences(tmp_path):
+    text = SMOKE.read_text(encoding="utf-8").replace("seed: 0\n", "seed: -1\ncolour: 1\n", 1)
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(StudyError) as refused:
+        load(tmp_path / "params.yaml")
+    first, second = str(refused.value).splitlines()
+    assert "seed: -1 is not valid" in first and "colour: unknown name" in second
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"seed: [0\n", "not readable as YAML (expected ',' or ']', but got '<stream end>'); mend that line."),
+        (
+            b"seed: 0\nseed: 1\n",
+            'line 2: not readable as YAML (found duplicate key "seed" with value "1" (original value: "0"));'
+            " mend that line.",
+        ),
+        (b"- seed\n", "not a mapping; a study file is a mapping of sections, as the repository's params.yaml is."),
+        (b"seed\n", "not a mapping; a study file is a mapping of sections, as the repository's params.yaml is."),
+        (b"", "empty; a study file is a mapping of sections, as the repository's params.yaml is."),
+        (b"study: caf\xe9\n", "not readable as UTF-8 (invalid continuation byte); save it in that encoding."),
+    ],
+)
+def test_an_unreadable_file_is_one_sentence(tmp_path, content, sentence):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    message = refusal(path)
+    assert message.endswith(sentence) and "\n" not in message
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    assert refusal(tmp_path / "params.yaml") == "there is no study file; run from the folder of a study."
+
+
+@pytest.mark.parametrize(("written", "number"), [("1e-3", 1e-3), ("1.0e-3", 1e-3), ("1", 1.0)])
+def test_numbers_read_as_dvc_reads_them(tmp_path, written, number):
+    text = SMOKE.read_text(encoding="utf-8")
+    assert "  learning_rate: 0.001\n" in text
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace("  learning_rate: 0.001\n", f"  learning_rate: {written}\n"), encoding="utf-8")
+    assert load(path).severity.learning_rate == number
+
+
+def test_select_follows_a_dotted_path():
+    study = load(SMOKE)
+    assert select(study, "seed") == 0
+    entry = {"kind": "random_inpainting", "drop_max": 0.95, "noise_std": 0.1, "levels": None}
+    assert select(study, INPAINTING) == entry
+    assert select(study, "prior.denoiser.channels") == [32, 32]
+
+
+@pytest.mark.parametrize("dotted", ["severty", "severity.step", "severity.steps.x", "degradations.motion_blur"])
+def test_select_refuses_an_unknown_path(dotted):
+    with pytest.raises(StudyError) as refused:
+        select(load(SMOKE), dotted)
+    assert str(refused.value) == f"{dotted}: there is no such parameter; mend the command in dvc.yaml that names it."
+
+
+def check(folder):
+    command = [sys.executable, "-m", "flashdiff.study.stage", "check"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_check_refuses_a_bad_study_in_one_line(tmp_path):
+    with_value(tmp_path, "severity.step", 3)
+    done = check(tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "params.yaml: severity.step: unknown name; did you mean 'steps'?\n"
+
+
+def test_check_refuses_a_missing_folder_of_images_in_one_line(tmp_path):
+    with_value(tmp_path, "data.images", "photos")
+    done = check(tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == (
+        "data.images: there is no 'photos'; put it there, or give its path relative to params.yaml.\n"
+    )
+
+
+def test_check_names_everything_that_is_missing_on_disk():
+    """A study at paper scale starts from a dozen files: one answer says which are not there, before any work."""
+    done = check(ROOT / "studies/lsun-bedrooms-256")
+    assert done.returncode == 1 and done.stdout == ""
+    fields = [line.partition(":")[0] for line in done.stderr.splitlines()]
+    assert fields == ["data.images", "data.test_set.images", "data.test_set.list", "prior.path", "prior.path",
+                      "degradations.nonlinear_blur.weights"]  # fmt: skip
+    assert "prior.path: there is no '../../datasets/weights/lsun_beds256/config.yaml'; put it there, or" in done.stderr
+
+
+# method.md's table of the paper's runs on FFHQ: (solver's fields, noise correction); PSLD is not defined on nonlinear blur
+PUBLISHED = {
+    ("gaussian_blur", "ldps"): ({"eta": 1}, 1.2),
+    ("gaussian_blur", "gml_dps"): ({"eta": 3, "gamma": 0.05}, 1.2),
+    ("gaussian_blur", "psld"): ({"eta": 2, "gamma": 0.2}, 1.0),
+    ("gaussian_blur", "resample"): ({"g": 400}, 1.2),
+    ("nonlinear_blur", "ldps"): ({"eta": 1}, 1.0),
+    ("nonlinear_blur", "gml_dps"): ({"eta": 3, "gamma": 0.05}, 1.2),
+    ("nonlinear_blur", "resample"): ({"g": 200}, 1.2),
+    ("random_inpainting", "ldps"): ({"eta": 7}, 1.2),
+    ("random_inpainting", "gml_dps"): ({"eta": 10, "gamma": 0.05}, 1.0),
+    ("random_inpainting", "psld"): ({"eta": 10, "gamma": 0.5}, 1.0),
+    ("random_inpainting", "resample"): ({"g": 200}, 1.2),
+}
+
+
+@pytest.mark.parametrize("name", ["ffhq-256", "celebahq-256"])
+def test_the_paper_s_studies_have_its_hyperparameters(name):
+    study = load(ROOT / "studies" / name / "params.yaml")
+    found = {}
+    for pair in study.pairs.values():
+        solver = study.solvers[pair.solver]
+        fields = {field: value for field, [value] in solver.tune}  # one candidate each: nothing is tuned
+        fields |= {"gamma": solver.gamma} if hasattr(solver, "gamma") else {}
+        found[pair.degradation, solver.kind] = (fields, *solver.corrections)
+    assert found == PUBLISHED
+    assert study.data.image_size == 256 and study.reconstruction.n_images == 200
+    assert all(entry.noise_std == 0.1 for entry in study.degradations.values())  # 0.05 for images in [0, 1]
+    blur, inpainting = study.degradations["gaussian_blur"], study.degradations["random_inpainting"]
+    assert (blur.std_min, blur.std_max, 2 * blur.radius + 1) == (0.3, 3.0, 61)
+    assert (inpainting.drop_max, inpainting.levels) == (0.8, [0.875, 1.0])
+    severity = study.severity
+    assert (severity.lambda_sigma, severity.lambda_image, severity.learning_rate) == (1, 1, 1e-4)
+    assert severity.steps * severity.batch_size == 100 * 25_000  # epochs x training images of the authors' list
+
+
+def test_check_loads_nothing_heavy():
+    """So the answer to a wrong parameter comes at once."""
+    script = """
+import sys
+from flashdiff.study import stage
+assert stage.main(["check"]) == 0
+heavy = {"torch", "diffusers", "numpy", "pandas", "matplotlib", "papermill", "nbformat", "jupyter_client", "dvc"}
+print(sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=SMOKE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, loaded = done.stdout.splitlines()
+    assert first == "Study smoke: 3 degradations, 2 solvers, 3 comparisons; the parameters are valid."
+    assert loaded == "[]"

@@ -1,0 +1,242 @@
+"""What a stage runs: parameters are checked first, results appear on success only, and equal runs are equal bytes."""
+
+import contextlib
+import fcntl
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from flashdiff.study import stage
+from flashdiff.study.schema import StudyError, load
+from flashdiff.study.stage import StageError
+
+SMOKE = Path(__file__).parents[2] / "studies" / "smoke" / "params.yaml"
+ITEMS = ["seed", "severity", "rate=severity.learning_rate", "degradation_name:=gaussian_blur"]
+PARAMETERS = "seed = 1\nseverity = {}\nrate = 0.5\ndegradation_name = ''"
+WORK = """\
+import json, sys
+from pathlib import Path
+
+values = {"seed": seed, "severity": severity, "rate": rate, "degradation_name": degradation_name}
+Path("seen.json").write_text(json.dumps({"python": sys.executable, "values": values}))
+Path("reports/figures").mkdir(parents=True, exist_ok=True)
+Path("reports/figures/curve.txt").write_text("new")
+print("a line")
+print("progress", file=sys.stderr)
+object()"""
+
+
+def write_notebook(path, *cells, parameters=PARAMETERS):
+    """A notebook of code cells, the first of them tagged as parameters cell unless it is None."""
+    code = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    if parameters is not None:
+        code.insert(0, nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    nbformat.write(nbformat.v4.new_notebook(cells=code), path)
+    return path
+
+
+def content(folder):
+    """Every file below a folder with its bytes."""
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@contextlib.contextmanager
+def hostile_study(folder):
+    """A study's folder as working directory, for a user whose Jupyter knows a broken kernel called python3."""
+    shutil.copy(SMOKE, folder)
+    kernel = folder / "jupyter" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(json.dumps({"argv": ["false"], "display_name": "Python 3", "language": "python"}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
+        patch.setenv("JUPYTER_DATA_DIR", str(folder / "jupyter"))
+        yield folder
+
+
+@pytest.fixture
+def study(tmp_path):
+    with hostile_study(tmp_path):
+        yield tmp_path
+
+
+def no_kernel(*arguments):
+    raise AssertionError("a kernel was about to start")
+
+
+def refusal(monkeypatch, notebook, items):
+    """What run says before it starts anything; checks that it left the folder as it was."""
+    monkeypatch.setattr(stage, "_execute", no_kernel)
+    before = content(Path())
+    with pytest.raises((StageError, StudyError)) as refused:
+        stage.run(notebook, Path("reports/notebooks/work.ipynb"), items)
+    assert content(Path()) == before
+    return str(refused.value)
+
+
+def test_parameters_come_from_the_study_or_are_text():
+    values = stage.parse_parameters(load(SMOKE), [*ITEMS, "note:=a=b:=c", "empty:="])
+    assert values["seed"] == 0
+    assert values["severity"]["steps"] == 20 and isinstance(values["severity"], dict)
+    assert values["rate"] == 0.001
+    assert values["degradation_name"] == "gaussian_blur"
+    assert values["note"] == "a=b:=c" and values["empty"] == ""
+
+
+def test_a_parameter_that_the_study_lacks_is_refused(study, monkeypatch):
+    notebook = write_notebook(study / "work.ipynb")
+    assert refusal(monkeypatch, notebook, ["seed", "rate=severity.rate"]) == (
+        "severity.rate: there is no such parameter; mend the command in dvc.yaml that names it."
+    )
+
+
+def test_a_bad_study_is_refused_before_anything_else(study, monkeypatch):
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(text.replace("seed: 0", "seed: -1", 1), encoding="utf-8")
+    message = refusal(monkeypatch, Path("nowhere.ipynb"), ITEMS)
+    assert message == "params.yaml: seed: -1 is not valid: input should be greater than or equal to 0."
+
+
+def test_a_parameter_that_the_notebook_lacks_is_refused(study, monkeypatch):
+    notebook = write_notebook(study / "work.ipynb")
+    assert refusal(monkeypatch, notebook, [*ITEMS, "tune"]) == (
+        "work.ipynb: parameter tune is not in its parameters cell; add it there or drop it in dvc.yaml."
+    )
+
+
+def test_a_parameter_that_the_stage_does_not_give_is_refused(study, monkeypatch):
+    notebook = write_notebook(study / "work.ipynb")
+    assert refusal(monkeypatch, notebook, ITEMS[2:]) == (
+        "work.ipynb: parameter seed, severity is not given by the stage; add it to the command in dvc.yaml."
+    )
+
+
+def test_a_notebook_without_a_parameters_cell_is_refused(study, monkeypatch):
+    notebook = write_notebook(study / "work.ipynb", "seed = 1", parameters=None)
+    assert refusal(monkeypatch, notebook, ["seed"]) == (
+        "work.ipynb: 0 cells are tagged 'parameters'; a stage needs exactly one."
+    )
+
+
+def test_a_missing_notebook_is_refused(study, monkeypatch):
+    assert refusal(monkeypatch, Path("nowhere.ipynb"), ITEMS) == (
+        "nowhere.ipynb: there is no such notebook; name one of notebooks/."
+    )
+
+
+def test_a_second_stage_of_the_same_study_is_refused(study, monkeypatch):
+    notebook = write_notebook(study / "work.ipynb")
+    Path(".build").mkdir()
+    with open(".build/lock", "w") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        message = refusal(monkeypatch, notebook, ITEMS)
+    assert message == "another stage of this study is still running (process 4711); wait for it or end it."
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory):
+    """A study in which one small notebook has run two times, and the bytes of each run's output."""
+    with hostile_study(tmp_path_factory.mktemp("study")) as folder:
+        notebook, output = write_notebook(folder / "work.ipynb", WORK), Path("reports/notebooks/work.ipynb")
+        runs = []
+        for _ in range(2):
+            stage.run(notebook, output, ITEMS)
+            runs.append(output.read_bytes())
+    return folder, runs
+
+
+def test_a_notebook_runs_in_the_interpreter_of_its_stage(twice):
+    """Although the user's Jupyter knows another kernel of that name."""
+    folder, _ = twice
+    assert json.loads((folder / "seen.json").read_text())["python"] == sys.executable
+
+
+def test_a_notebook_gets_its_parameters_with_their_types(twice):
+    folder, _ = twice
+    values = json.loads((folder / "seen.json").read_text())["values"]
+    severity = stage.select(load(SMOKE), "severity")
+    assert values == {"seed": 0, "severity": severity, "rate": 0.001, "degradation_name": "gaussian_blur"}
+    assert isinstance(values["seed"], int) and isinstance(severity["steps"], int)
+
+
+def test_two_equal_runs_write_equal_bytes(twice):
+    _, (first, second) = twice
+    assert first == second
+    executed = nbformat.reads(first.decode(), as_version=4)
+    printed, shown = executed.cells[-1].outputs
+    assert printed.text == "a line\n"
+    assert shown.data["text/plain"] == "<object>"
+
+
+def test_a_successful_run_leaves_nothing_half_done(twice):
+    folder, _ = twice
+    assert [path.name for path in (folder / ".build").iterdir()] == ["lock"]
+    assert (folder / "reports" / "figures" / "curve.txt").read_text() == "new"
+
+
+def test_a_failing_cell_is_named_and_leaves_the_reports_as_they_were(study):
+    notebook = write_notebook(study / "work.ipynb", WORK, "\n1 / seed\n", "print('never')")
+    for name in ("figures/curve.txt", "notebooks/work.ipynb", "headline.json"):
+        path = Path("reports", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("old")
+    before = content(Path("reports"))
+    with pytest.raises(StageError) as failed:
+        stage.run(notebook, Path("reports/notebooks/work.ipynb"), ITEMS)
+    first, second = str(failed.value).splitlines()
+    assert first == "work.ipynb: cell 4 (1 / seed) failed with ZeroDivisionError: division by zero"
+    assert second == "The cells up to there are in .build/work.failed.ipynb; the previous report is untouched."
+    assert json.loads(Path("seen.json").read_text())["values"]["seed"] == 0, "the failing cell was the second one"
+    assert content(Path("reports")) == before
+    assert sorted(path.name for path in Path(".build").iterdir()) == ["lock", "work.failed.ipynb"]
+    kept = nbformat.read(".build/work.failed.ipynb", as_version=4)
+    assert any("a line" in out.get("text", "") for cell in kept.cells for out in cell.get("outputs", []))
+
+
+def test_a_kernel_that_dies_is_a_sentence(study):
+    """As it does when memory runs out."""
+    notebook = write_notebook(study / "work.ipynb", "import os\nos._exit(9)", "print('never')", parameters="seed = 1")
+    with pytest.raises(StageError) as failed:
+        stage.run(notebook, Path("reports/notebooks/work.ipynb"), ["seed"])
+    first, _ = str(failed.value).splitlines()
+    assert first == "work.ipynb: cell 3 (import os) ended its Python process; is memory short?"
+
+
+def test_normalise_keeps_what_was_printed_in_one_piece():
+    """Progress bars cut the printed text at another place in each run."""
+    new = nbformat.v4.new_output
+    pieces = [new("stream", name="stdout", text="a"), new("stream", name="stderr", text="50%")]
+    pieces += [new("stream", name="stdout", text="b"), new("display_data", {"text/plain": "<A at 0x7f00>"})]
+    cell = nbformat.v4.new_code_cell("work()", outputs=pieces)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    stage.normalise(notebook)
+    printed, shown = notebook.cells[0].outputs
+    assert printed.text == "ab"
+    assert shown.data["text/plain"] == "<A>"
+
+
+def test_main_prints_a_sentence_and_no_traceback(study, capsys):
+    assert stage.main(["run", "nowhere.ipynb", "out.ipynb", "seed"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "nowhere.ipynb: there is no such notebook; name one of notebooks/.\n" and printed.out == ""
+
+
+def test_enter_study_finds_the_folder_above(study, monkeypatch):
+    inner = study / "notebooks"
+    inner.mkdir()
+    monkeypatch.delenv("FLASHDIFF_STUDY", raising=False)
+    monkeypatch.chdir(inner)
+    stage.enter_study()
+    assert Path.cwd() == study
+    monkeypatch.setenv("FLASHDIFF_STUDY", str(SMOKE.parent))
+    stage.enter_study()
+    assert Path.cwd() == SMOKE.parent
+    monkeypatch.setenv("FLASHDIFF_STUDY", str(inner))
+    with pytest.raises(StudyError, match=r"params\.yaml: not found in .*notebooks; open the notebook inside"):
+        stage.enter_study()

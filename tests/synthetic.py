@@ -1,0 +1,133 @@
+"""Rows, timings and metrics files as a study writes them, made up: several test files check what is made of them."""
+
+import functools
+
+import numpy as np
+import pandas as pd
+
+from flashdiff.report import summaries
+from flashdiff.study import records as files
+
+UNKNOWN = {"value": None, "low": None, "high": None}
+"""An interval that was not measured."""
+
+
+def ordering_rows(n=12, levels=5):
+    """Rows of experiments.ordering_rows; some pairs are in the wrong order, and image 0 has a tie."""
+    noise = np.random.default_rng(0).normal(0, 0.15, (n, levels))
+    sigma = 0.3 + np.linspace(0, 1, levels) / 2 + noise
+    sigma[0, 1] = sigma[0, 2]
+    t = np.tile(np.linspace(0, 1, levels), n)
+    return pd.DataFrame({"image": np.repeat(np.arange(n), levels), "t": t, "sigma_hat": sigma.ravel()})
+
+
+def severity_rows(n=120):
+    """Rows of experiments.severity_rows."""
+    rng = np.random.default_rng(1)
+    t = rng.uniform(size=n)
+    sigma = 0.3 + t / 2 + rng.normal(0, 0.1, n)
+    columns = {
+        "image": np.arange(n),
+        "label": rng.integers(0, 10, n),
+        "t": t,
+        "sigma_hat": sigma,
+        "sbar": sigma + rng.normal(0, 0.05, n),
+        "psnr": 30 - 10 * sigma,
+        "ssim": 1 - sigma / 2,
+        "perceptual": sigma / 3,
+        "start": (100 * sigma).astype(int),
+        "kurtosis": rng.normal(1, 0.3, n),
+        "neighbour_correlation": rng.normal(0.2, 0.1, n),
+    }
+    return pd.DataFrame(columns)
+
+
+def reconstruction_rows(n=10):
+    """Rows of comparison.tabulate: every method on the same n images; a walk from index i costs i + 1 evaluations."""
+    rng = np.random.default_rng(2)
+    t, sigma, base = rng.uniform(size=n), rng.uniform(0.3, 0.9, n), rng.normal(22, 1, n)
+    adaptive = (100 * sigma).astype(int)
+    methods = {
+        "no_diffusion": (-1, -1.0),
+        "flash_published": (adaptive, 1.0),
+        "flash_consistent": (adaptive + 20, 1.5),
+        "flash_inversion": (adaptive, 1.2),
+        "fixed_mean": (int(adaptive.mean()), 0.5),
+        "shuffled_published": (np.roll(adaptive, 1), 0.1),
+        "shuffled_consistent": (np.roll(adaptive, 1), 0.2),
+        "random_published": (rng.integers(0, 120, n), -0.2),
+        "random_consistent": (rng.integers(0, 120, n), -0.1),
+        "fixed_150": (150, 0.4),
+        "fixed_20": (20, -0.5),
+        "full_length": (999, 0.0),
+    }
+    parts = []
+    for method, (start, gain) in methods.items():
+        columns = {
+            "image": np.arange(n),
+            "method": method,
+            "t": t,
+            "sigma_hat": sigma,
+            "sbar": sigma * 1.1,
+            "start": start,
+            "nfe": np.asarray(start) + 1,
+            "decodes": np.asarray(start) + 2,
+            "psnr": base + gain + rng.normal(0, 0.1, n),
+            "ssim": 0.5 + gain / 10 + rng.normal(0, 0.01, n),
+            "perceptual": 0.4 - gain / 10 + rng.normal(0, 0.01, n),
+            "residual": 0.1 + rng.uniform(0, 0.01, n),
+        }
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def timings(rows=None):
+    """What experiments.reconstruct measures beside its rows: 10 ms per evaluation and 5 ms per image."""
+    rows = reconstruction_rows() if rows is None else rows
+    found = {}
+    for method, part in rows.groupby("method", sort=False):
+        nfe, images = int(part.nfe.sum()), len(part)
+        found[method] = {"seconds": 0.01 * nfe + 0.005 * images, "images": images, "nfe": nfe, "engine_calls": nfe}
+    return found | {"severity_encoder": {"seconds": 0.1, "images": 10, "nfe": 0, "engine_calls": 0}}
+
+
+def exact_rows(n=12):
+    """Reconstruction rows whose gains are exact: the same for every image."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(22, 2, n)
+    parts = []
+    for method, gain, nfe in (("full_length", 0, 1000), ("flash_published", 1, 100), ("flash_consistent", 2, 125),
+                              ("no_diffusion", -1, 0), ("fixed_mean", 0.5, 100), ("shuffled_published", 0, 100), ("random_published", 0, 90),
+                              ("shuffled_consistent", 0, 100), ("random_consistent", 0, 90)):  # fmt: skip
+        parts.append(pd.DataFrame({"image": range(n), "method": method, "psnr": base + gain, "ssim": 0.5 + gain / 10,
+                                   "perceptual": 0.4 - gain / 10, "start": nfe - 1, "nfe": nfe, "decodes": nfe + 1, "residual": 0.1}))  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+@functools.cache
+def study_metrics(first=0):
+    """{file name without the item: content} as the notebooks 03 to 06 write them, from synthetic rows of the images
+    from number ``first`` on."""
+
+    def part(rows):
+        return rows[rows.image >= first]
+
+    return {
+        "metrics/ordering": summaries.ordering_metrics(part(ordering_rows()), n_resamples=100),
+        "metrics/severity": summaries.severity_metrics(part(severity_rows()), n_resamples=100),
+        "metrics/reconstruction": summaries.reconstruction_metrics(part(reconstruction_rows()), n_resamples=100),
+        "timings/speedup": summaries.speed_metrics(timings()),
+    }
+
+
+def write_metrics(folder, degradations=("gaussian_blur",), solvers=("ldps",)):
+    """The metrics files of a study below folder/reports; no two degradations have the same numbers."""
+    for number, degradation in enumerate(degradations):
+        for kind, content in study_metrics(number).items():
+            per_encoder = kind in ("metrics/ordering", "metrics/severity")
+            for item in [degradation] if per_encoder else [f"{degradation}-{solver}" for solver in solvers]:
+                files.write_json(folder / f"reports/{kind}-{item}.json", content)
+
+
+def interval(value, low=None, high=None, n=32):
+    return {"value": value, "low": low, "high": high, "n": n}
