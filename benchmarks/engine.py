@@ -21,7 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from flashdiff.batch import Stream, normal
-from flashdiff.datasets import open_split, to_float
+from flashdiff.datasets.splits import open_split, to_float
 from flashdiff.degradations import GaussianBlur, Measurement, Operator, measure
 from flashdiff.devices import device
 from flashdiff.prior import Prior

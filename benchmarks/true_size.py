@@ -27,14 +27,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.engine import machine, peak_mib
 from flashdiff.batch import Stream, normal
-from flashdiff.weights.compvis_config import DiffusionParameters, checked
-from flashdiff.datasets import to_float
+from flashdiff.datasets.splits import to_float
 from flashdiff.degradations import GaussianBlur, Measurement, Operator, measure
-from flashdiff.flash import FixedStart, Flash
+from flashdiff.flash import Flash
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder, training_loss
 from flashdiff.solvers import LDPS
+from flashdiff.starts import FixedStart
 from flashdiff.training.loop import Recipe, train
+from flashdiff.weights.compvis_config import DiffusionParameters, checked
 
 IMAGE = (3, 256, 256)
 BLUR, NOISE_STD = GaussianBlur(0.3, 3.0, 30), 0.1  # the kernel is 61 x 61
@@ -334,7 +335,9 @@ def alone(device: str, cpu_time: bool, function: Callable, *arguments):
 
 def _settle(device: str, cpu_time: bool) -> None:
     global clock
-    os.environ["ACCELERATE_TORCH_DEVICE"] = device  # where flashdiff.training.loop trains, instead of the first GPU it finds
+    os.environ["ACCELERATE_TORCH_DEVICE"] = (
+        device  # where flashdiff.training.loop trains, instead of the first GPU it finds
+    )
     clock = time.process_time if cpu_time else time.perf_counter
 
 

@@ -28,7 +28,7 @@ class Stream(enum.IntEnum):
     MIXTURE = 9
 
 
-def rows(values: Tensor, like: Tensor) -> Tensor:
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """Reshape per-sample scalars (B,) to (B, 1, ..., 1) so that they broadcast over ``like`` (B, ...)."""
     return values.to(like.device).reshape(-1, *[1] * (like.ndim - 1))
 

@@ -10,7 +10,7 @@ from flashdiff.study.schema import StudyError, load, select
 
 def train(arguments: argparse.Namespace) -> str:
     """Train a degradation's severity encoder ahead of its stage, on as many processes as launched this; returns one line."""
-    from flashdiff.datasets import open_split
+    from flashdiff.datasets.splits import open_split
     from flashdiff.degradations import build
     from flashdiff.devices import process_state
     from flashdiff.prior import Prior

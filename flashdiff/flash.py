@@ -1,133 +1,22 @@
-"""Flash: severity -> start step and start latent; and the methods it is compared with, which differ in the start only.
-
-The denoiser at index i expects a latent with signal-to-noise ratio SNR(i) = abar_i / (1 - abar_i). The severity encoder
-says that z_hat has noise of variance sigma_hat^2 on a signal of variance 1, so the walk starts where the two agree.
-"""
+"""Flash: the severity encoder chooses where each image's walk starts; and the full-length baseline, which starts at noise."""
 
 import itertools
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flashdiff.batch import Stream, normal, rows
+from flashdiff.batch import Stream, normal
 from flashdiff.degradations import Measurement
 from flashdiff.prior import Prior
 from flashdiff.sampling import Chunk, EngineReport, Finished, sample
 from flashdiff.severity import Severity, SeverityEncoder
 from flashdiff.solvers import Solver, check
-
-
-def match_snr(prior: Prior, variance: Tensor) -> Tensor:
-    """argmin_i |SNR(i) - 1 / variance| per sample: (B,) -> int64 indices 0..N-1 (Fabian et al. 2024, the adaptive start).
-
-    With the paper's numbering 1..N this is i_start - 1, so the walk costs exactly i_start = index + 1 evaluations. (The
-    released code starts one index lower and so skips the step at the matched index.)
-    """
-    abar = prior.abar[:-1]
-    snr = abar / (1 - abar)
-    return (snr - 1 / variance.double().to(abar.device)[:, None]).abs().argmin(1)
-
-
-class StartPoint(NamedTuple):
-    """Where walks begin: index (B,) int64, latent z (B, c, h, w), and the denoiser evaluations that finding it took."""
-
-    index: Tensor
-    z: Tensor
-    evaluations: Tensor | int = 0
-
-
-class Start(Protocol):
-    """The rule from what the severity encoder says to the start; noise (B, c, h, w) is its standard normal draw."""
-
-    def __call__(self, prior: Prior, severity: Severity, noise: Tensor) -> StartPoint: ...
-
-
-@dataclass(frozen=True)
-class PublishedStart:
-    """The paper's rule: SNR(i) = 1 / sigma^2 and z = sqrt(1 - c sigma^2) z_hat + sqrt(c sigma^2) eps.
-
-    c >= 1 is the noise correction (published: 1.0 to 1.2); c sigma^2 is capped at 1, where nothing of z_hat is left.
-    """
-
-    correction: float = 1.0
-
-    def __call__(self, prior, severity, noise):
-        share = rows((self.correction * severity.variance).clamp(max=1), noise)
-        z = (1 - share).sqrt() * severity.z_hat + share.sqrt() * noise
-        return StartPoint(match_snr(prior, severity.variance), z)
-
-
-@dataclass(frozen=True)
-class ConsistentStart:
-    """A start whose noise is what the denoiser expects: z_hat's own error counts as noise of the diffusion.
-
-    SNR(i) = 1 / (k sigma^2) and z = sqrt(abar_i) (z_hat + sqrt((k - 1) sigma^2) eps): total noise variance k sigma^2
-    relative to the signal for every k >= 1; k = 1 adds none, k = 2 makes half of it fresh. The published rule adds
-    sigma^2 on top of z_hat's error and so starts with about twice the noise that the denoiser expects.
-    """
-
-    k: float = 1.0
-
-    def __call__(self, prior, severity, noise):
-        i = match_snr(prior, self.k * severity.variance)
-        fresh = rows(((self.k - 1) * severity.variance).sqrt(), noise)
-        signal = rows(prior.signal(i), noise).to(noise.dtype)
-        return StartPoint(i, signal.sqrt() * (severity.z_hat + fresh * noise))
-
-
-@dataclass(frozen=True)
-class InversionStart:
-    """Adaptive DDIM encoding: z_hat is carried up to the matched index by deterministic DDIM inversion, without noise.
-
-    SNR(i) = 1 / sigma^2, and from index -1 (clean) upwards z' = sqrt(abar') z0_hat + sqrt(1 - abar') eps(z) in steps of
-    ``stride`` indices, the last one shorter where the index is no multiple. eps of the clean latent is asked at index 0.
-    Every step is a denoiser evaluation and counted. Source: Fabian et al. 2024, appendix on adaptive DDIM encoding;
-    Song et al. 2021, Eq. 14. (The released code drops one more step in this path.)
-    """
-
-    stride: int = 1
-
-    def __post_init__(self):
-        if self.stride < 1:
-            raise ValueError(f"start.stride: {self.stride}; give an integer >= 1.")
-
-    @torch.no_grad()
-    def __call__(self, prior, severity, noise):
-        target = match_snr(prior, severity.variance)
-        z, at = severity.z_hat.clone(), torch.full_like(target, -1)
-        evaluations = torch.zeros_like(target)
-        while bool((going := at < target).any()):
-            i, to = at[going], torch.minimum(at + self.stride, target)[going]
-            # DDIM's formula does not care which way it is walked: with stochasticity 0 it changes the noise level only.
-            eps = prior.predict_eps(z[going], i.clamp(min=0))
-            abar, abar_to = (rows(prior.signal(index), eps).to(eps.dtype) for index in (i, to))
-            z0 = (z[going] - (1 - abar).sqrt() * eps) / abar.sqrt()
-            z[going] = abar_to.sqrt() * z0 + (1 - abar_to).sqrt() * eps
-            at[going] = to
-            evaluations[going] += 1
-        return StartPoint(target, z, evaluations)
-
-
-@dataclass(frozen=True)
-class FixedStart:
-    """The same index for every image, severity ignored: z = sqrt(abar_i) z_hat + sqrt(fresh (1 - abar_i)) eps.
-
-    index in -1..N-1; -1 is z_hat itself, no diffusion at all. fresh in [0, 1] is the share of the expected noise that is
-    drawn anew: 1 hides z_hat's error in it, 0 lets the error itself pass for the noise.
-    """
-
-    index: int
-    fresh: float = 1.0
-
-    def __call__(self, prior, severity, noise):
-        i = torch.full((len(noise),), self.index, dtype=torch.int64, device=noise.device)
-        signal = rows(prior.signal(i), noise).to(noise.dtype)
-        return StartPoint(i, signal.sqrt() * severity.z_hat + (self.fresh * (1 - signal)).sqrt() * noise)
+from flashdiff.starts import PublishedStart, Start
 
 
 @dataclass
@@ -214,7 +103,7 @@ class Flash(_Method):
     prior: Prior
     encoder: SeverityEncoder
     solver: Solver
-    start: Start = PublishedStart()
+    start: Start = field(default_factory=PublishedStart)
     seed: int = 0
     batch_size: int = 64
     mixed_precision: str = "auto"

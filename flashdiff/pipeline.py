@@ -14,14 +14,15 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
-from flashdiff.datasets import to_float
+from flashdiff.datasets.splits import to_float
 from flashdiff.degradations import Degradation, Measurement, Operator, State, check_level
 from flashdiff.degradations import build as build_degradation
-from flashdiff.flash import ConsistentStart, Flash, InversionStart, PublishedStart, Start
+from flashdiff.flash import Flash
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder
 from flashdiff.solvers import Solver
 from flashdiff.solvers import build as build_solver
+from flashdiff.starts import ConsistentStart, InversionStart, PublishedStart, Start
 from flashdiff.study.records import read_json
 from flashdiff.study.schema import load
 

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flashdiff.batch import rows
-from flashdiff.weights.compvis import read_compvis
+from flashdiff.batch import per_sample, slice_size
 
 AUTOENCODERS = ("vqvae", "vae")
 
@@ -43,14 +42,17 @@ class Prior(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
-        """Load a diffusers folder, a hub id, or a CompVis .ckpt with its config.yaml beside it.
+        """Load a diffusers folder or a hub id; original checkpoints: :mod:`flashdiff.weights.compvis`.
 
         Raises FileNotFoundError or ValueError naming what is missing.
         """
         from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DModel, VQModel
 
         if Path(path).suffix == ".ckpt":
-            return cls.from_compvis(path, Path(path).with_name("config.yaml"))
+            raise ValueError(
+                f"prior: {path} is an original checkpoint; give it to flashdiff.weights.compvis.load_compvis_prior, or make a "
+                "folder of it with `flashdiff convert`."
+            )
         try:
             index = DiffusionPipeline.load_config(str(path))
         except OSError as error:
@@ -74,12 +76,6 @@ class Prior(nn.Module):
                 f"prior: prediction_type is {scheduler.config.prediction_type!r}; only 'epsilon' is supported."
             )
         return cls(autoencoder, unet, scheduler.alphas_cumprod, index.get("pixel_unshuffle", 1))
-
-    @classmethod
-    def from_compvis(cls, checkpoint: str | Path, config: str | Path, *, ema: bool = True) -> Self:
-        """Read an original checkpoint; arguments and errors are those of :func:`flashdiff.weights.compvis.read_compvis`."""
-        model = read_compvis(checkpoint, config, ema=ema)
-        return cls(model.autoencoder, model.unet, model.alphas_cumprod)
 
     def save_pretrained(self, path: str | Path, scheduler_config: dict) -> None:
         """Write the ``LDMPipeline`` layout; scheduler_config are the keyword arguments of diffusers' DDPMScheduler."""
@@ -120,6 +116,17 @@ class Prior(nn.Module):
         """D0: scaled latent -> image, not clipped; quantisation is part of decoding for a VQ autoencoder."""
         return F.pixel_shuffle(self.autoencoder.decode(z / self.scaling_factor).sample, self.pixel_unshuffle)
 
+    @torch.no_grad()
+    def encode_in_slices(self, x: Tensor) -> Tensor:
+        """Clean latents (n, c, h, w) of any number of images; computed where the prior is, returned on the CPU."""
+        return torch.cat([self.encode(part.to(self.abar.device)).cpu() for part in x.split(slice_size(x))])
+
+    @torch.no_grad()
+    def decode_in_slices(self, z: Tensor, batch_size: int) -> Tensor:
+        """Images (n, C, H, W), clipped to [-1, 1], of any number of latents; computed where the prior is, returned on the CPU."""
+        parts = [self.decode(part.to(self.abar.device)).clamp(-1, 1).cpu() for part in z.split(batch_size)]
+        return torch.cat(parts)
+
     def signal(self, i: Tensor) -> Tensor:
         """abar_i (B,) in the table's float64; 1 at i = -1."""
         return self.abar[i.to(self.abar.device)]
@@ -130,17 +137,19 @@ class Prior(nn.Module):
 
     def predict_z0(self, z: Tensor, i: Tensor) -> Tensor:
         """Posterior-mean estimate of the clean latent: (z - sqrt(1 - abar_i) eps) / sqrt(abar_i) (method, baselines)."""
-        abar = rows(self.signal(i), z).to(z.dtype)
+        abar = per_sample(self.signal(i), z).to(z.dtype)
         return (z - (1 - abar).sqrt() * self.predict_eps(z, i)) / abar.sqrt()
 
-    def reverse(self, z: Tensor, z0: Tensor, i: Tensor, i_prev: Tensor, noise: Tensor, eta: float = 1.0) -> Tensor:
+    def reverse(
+        self, z: Tensor, z0: Tensor, i: Tensor, i_prev: Tensor, noise: Tensor, stochasticity: float = 1.0
+    ) -> Tensor:
         """One unconditional step z_i -> z_{i_prev}, given the clean estimate z0; i > i_prev >= -1 per sample.
 
-        eta = 1 is the ancestral (DDPM) step with the posterior's variance, eta = 0 deterministic DDIM; both for any
-        stride. Source: Song et al. 2021 (DDIM), Eq. 12 and 16.
+        stochasticity 1 is the ancestral (DDPM) step with the posterior's variance, 0 deterministic DDIM (their eta); both
+        for any stride. Source: Song et al. 2021 (DDIM), Eq. 12 and 16.
         """
-        abar, abar_prev = rows(self.signal(i), z), rows(self.signal(i_prev), z)
-        variance = eta**2 * (1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev)
+        abar, abar_prev = per_sample(self.signal(i), z), per_sample(self.signal(i_prev), z)
+        variance = stochasticity**2 * (1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev)
         eps_weight = ((1 - abar_prev - variance).clamp(min=0) / (1 - abar)).sqrt()
         # z_prev = sqrt(abar_prev) z0 + sqrt(1 - abar_prev - variance) eps + sqrt(variance) noise, eps read off z and z0
         z_weight, z0_weight = eps_weight, abar_prev.sqrt() - eps_weight * abar.sqrt()

@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.vae import Encoder
 from torch import Tensor, nn
 
 from flashdiff.batch import Stream, normal, slice_size, uniform
-from flashdiff.datasets import to_float
+from flashdiff.datasets.splits import to_float
 from flashdiff.degradations import Degradation, measure
 from flashdiff.prior import Prior
 

@@ -63,7 +63,7 @@ def tiny_encoder(tiny_prior):
 @pytest.fixture
 def tiny_study(tmp_path, tiny_prior, tiny_diffusion):
     """The smoke study's parameters beside tiny models of random weights (float32), noise images, and a tuning record."""
-    from flashdiff.datasets import write_splits
+    from flashdiff.datasets.splits import write_splits
     from flashdiff.measures.features import Features
     from flashdiff.severity import SeverityEncoder
 

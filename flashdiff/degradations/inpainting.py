@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashdiff.batch import rows
+from flashdiff.batch import per_sample
 from flashdiff.degradations.base import Degradation, check_field
 
 
@@ -40,7 +40,7 @@ class RandomInpainting(_Masked):
 
     def prepare(self, t, image_shape, ids):
         field = _uniform_field(self.field_seed, *image_shape[1:]).to(t)
-        return {"keep": (field < rows(1 - self.drop_max * t, field[None, None])).to(t)}
+        return {"keep": (field < per_sample(1 - self.drop_max * t, field[None, None])).to(t)}
 
 
 @lru_cache(maxsize=8)

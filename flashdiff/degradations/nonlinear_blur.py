@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashdiff.batch import Stream, normal, rows
+from flashdiff.batch import Stream, normal, per_sample
 from flashdiff.degradations import encoded_blur, kernels
 from flashdiff.degradations.base import Degradation, check_field, check_range
 
@@ -77,7 +77,7 @@ class NonlinearBlur(Degradation):
         if self.weights is not None:
             return encoded_blur.apply(x, state["code"], self.weights, self.sha256)
         light = kernels.correlate(linear_light((x + 1) / 2), state["kernel"])
-        return 2 * response((rows(state["gain"], light) * light).clamp(max=1)) - 1
+        return 2 * response((per_sample(state["gain"], light) * light).clamp(max=1)) - 1
 
 
 _TOE = 0.04045

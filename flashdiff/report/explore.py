@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from flashdiff.datasets import open_split, to_float
+from flashdiff.datasets.splits import open_split, to_float
 from flashdiff.degradations import Measurement, build, measure
-from flashdiff.flash import Flash, PublishedStart, match_snr
+from flashdiff.flash import Flash
 from flashdiff.measures.quality import psnr
 from flashdiff.prior import Prior
 from flashdiff.report import image_figures
 from flashdiff.severity import SeverityEncoder, latent_error_variance, severity_at_levels
 from flashdiff.solvers import build as build_solver
+from flashdiff.starts import PublishedStart, match_snr
 from flashdiff.study.records import read_json
 from flashdiff.study.schema import load
 

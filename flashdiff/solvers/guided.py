@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flashdiff.batch import rows
+from flashdiff.batch import per_sample
 from flashdiff.degradations import Operator
 from flashdiff.prior import Prior
 from flashdiff.solvers.base import Step
@@ -47,6 +47,6 @@ class Guided(ABC):
             # Samples do not interact, so the gradient of the sum is every sample's own gradient.
             (gradient,) = torch.autograd.grad(self.objective(prior, operator, y, z0).sum(), z)
         z, z0 = z.detach(), z0.detach()
-        scale = self.eta * rows((i - i_prev).to(z).sqrt(), z)
+        scale = self.eta * per_sample((i - i_prev).to(z).sqrt(), z)
         unconditional = prior.reverse(z, z0, i, i_prev, noise(), self.stochasticity)
         return Step(unconditional - scale * gradient, evaluations=1, decodes=1)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flashdiff.batch import rows
+from flashdiff.batch import per_sample
 from flashdiff.degradations import Operator
 from flashdiff.prior import Prior
 from flashdiff.solvers.base import Step
@@ -85,8 +85,8 @@ class LatentDAPS:
         levels = ((1 - prior.abar[:-1]) / prior.abar[:-1]).sqrt()  # float64, rising with the index
         level = levels[i.to(levels.device)]
         z0_hat = self._flow(prior, levels, z, i)
-        h = rows(self._step_size(prior, levels, level), z)
-        pull = rows(1 / level**2, z).to(z.dtype)
+        h = per_sample(self._step_size(prior, levels, level), z)
+        pull = per_sample(1 / level**2, z).to(z.dtype)
         kick, root = h.to(z.dtype), h.sqrt().to(z.dtype)
 
         z0, velocity = z0_hat, None if self.momentum is None else noise(1)
@@ -98,7 +98,7 @@ class LatentDAPS:
             else:
                 velocity = self.momentum * velocity + root * score + (2 * (1 - self.momentum)) ** 0.5 * xi
                 z0 = z0 + root * velocity
-        abar_prev = rows(prior.signal(i_prev), z)
+        abar_prev = per_sample(prior.signal(i_prev), z)
         z_prev = abar_prev.sqrt().to(z.dtype) * z0 + (1 - abar_prev).sqrt().to(z.dtype) * noise(0)
         return Step(z_prev, evaluations=self.ode_steps, decodes=self.mcmc_steps)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flashdiff.batch import rows
+from flashdiff.batch import per_sample
 from flashdiff.degradations import Operator
 from flashdiff.prior import Prior
 from flashdiff.solvers.base import Step
@@ -137,13 +137,13 @@ class ReSample:
     def _resample(
         self, prior: Prior, z0_star: Tensor, z_next: Tensor, i: Tensor, i_prev: Tensor, noise: Tensor
     ) -> Tensor:
-        abar, abar_prev = rows(prior.signal(i), z_next), rows(prior.signal(i_prev), z_next)
+        abar, abar_prev = per_sample(prior.signal(i), z_next), per_sample(prior.signal(i_prev), z_next)
         variance = self.g * (1 - abar_prev) / abar * (1 - abar / abar_prev)
         share = variance / (variance + 1 - abar)
         to = z_next.dtype
         mean = (share * abar.sqrt()).to(to) * z0_star + (1 - share).to(to) * z_next
         resampled = mean + (share * (1 - abar)).sqrt().to(to) * noise
-        return torch.where(rows(i_prev, z_next) < 0, z0_star, resampled)
+        return torch.where(per_sample(i_prev, z_next) < 0, z0_star, resampled)
 
 
 def _select(operator: Operator, some: Tensor) -> Operator:

@@ -14,21 +14,11 @@ import pandas as pd
 from torch import Tensor
 
 from flashdiff.batch import Stream, norms, uniform
-from flashdiff.datasets import open_split, to_float
+from flashdiff.datasets.splits import open_split, to_float
 from flashdiff.degradations import Measurement, measure
 from flashdiff.degradations import build as build_degradation
 from flashdiff.devices import device, process_state
-from flashdiff.flash import (
-    ConsistentStart,
-    FixedStart,
-    Flash,
-    FullLength,
-    InversionStart,
-    PublishedStart,
-    Result,
-    Start,
-    match_snr,
-)
+from flashdiff.flash import Flash, FullLength, Result
 from flashdiff.measures.features import Distances
 from flashdiff.measures.published import load_distances
 from flashdiff.measures.quality import psnr, ssim
@@ -37,7 +27,8 @@ from flashdiff.sampling import EngineReport
 from flashdiff.severity import Severity, SeverityEncoder, latent_error_variance
 from flashdiff.solvers import build as build_solver
 from flashdiff.solvers import check
-from flashdiff.study.experiments import encode, uniform_levels
+from flashdiff.starts import ConsistentStart, FixedStart, InversionStart, PublishedStart, Start, match_snr
+from flashdiff.study.experiments import uniform_levels
 from flashdiff.study.methods import STARTS
 from flashdiff.study.store import Store
 from flashdiff.training.loop import keyed
@@ -244,7 +235,7 @@ def tabulate(bench: Bench, results: Mapping[str, Result]) -> tuple[pd.DataFrame,
     bench.encoder.infer(bench.measurement.y)
     inference = time.perf_counter() - began
     n = len(bench.truth)
-    sbar = latent_error_variance(bench.severity.z_hat, encode(bench.prior, bench.truth)).sqrt()
+    sbar = latent_error_variance(bench.severity.z_hat, bench.prior.encode_in_slices(bench.truth)).sqrt()
     shared = {"image": bench.measurement.ids, "t": bench.measurement.t}
     shared |= {"sigma_hat": bench.severity.sigma_hat, "sbar": sbar}
     tables, timings = [], {}

@@ -7,23 +7,11 @@ from torch import Tensor
 
 from flashdiff.batch import Stream, slice_size, uniform
 from flashdiff.degradations import Degradation, measure
-from flashdiff.flash import match_snr
 from flashdiff.measures.features import Distances
 from flashdiff.measures.quality import psnr, ssim
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder, severity_at_levels
-
-
-@torch.no_grad()
-def encode(prior: Prior, x: Tensor) -> Tensor:
-    """Clean latents z0 (n, c, h, w) of images x, in slices; computed on the prior's device, returned on the CPU."""
-    return torch.cat([prior.encode(part.to(prior.abar.device)).cpu() for part in x.split(slice_size(x))])
-
-
-@torch.no_grad()
-def decode(prior: Prior, z: Tensor, batch_size: int) -> Tensor:
-    """Images (n, C, H, W) of latents z, clipped to [-1, 1], in slices; computed on the prior's device, returned on the CPU."""
-    return torch.cat([prior.decode(part.to(prior.abar.device)).clamp(-1, 1).cpu() for part in z.split(batch_size)])
+from flashdiff.starts import match_snr
 
 
 def uniform_levels(ids: np.ndarray, seed: int, like: Tensor) -> Tensor:
@@ -65,8 +53,8 @@ def severity_rows(
     t = uniform_levels(ids, seed, x)
     measurement = measure(x, degradation, t, noise_std, seed=seed, ids=ids)
     severity = encoder.infer(measurement.y).to("cpu")
-    error = severity.z_hat - encode(prior, x)
-    images = decode(prior, severity.z_hat, slice_size(x))
+    error = severity.z_hat - prior.encode_in_slices(x)
+    images = prior.decode_in_slices(severity.z_hat, slice_size(x))
     centred = error - error.flatten(1).mean(1)[:, None, None, None]
     variance = centred.square().flatten(1).mean(1)
     vertical = (centred[:, :, 1:] * centred[:, :, :-1]).flatten(1).mean(1)

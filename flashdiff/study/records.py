@@ -33,7 +33,7 @@ def write_rows(rows: pd.DataFrame, path: str | Path) -> None:
     rows.to_parquet(path, index=False)
 
 
-def read(path: str | Path, expect: int | None = None) -> pd.DataFrame:
+def read_rows(path: str | Path, expect: int | None = None) -> pd.DataFrame:
     """Read per-image rows; FileNotFoundError with the remedy, ValueError where there are not as many as expected."""
     try:
         rows = pd.read_parquet(path)

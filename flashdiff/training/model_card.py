@@ -8,11 +8,10 @@ import pandas as pd
 import torch
 
 from flashdiff.batch import slice_size
-from flashdiff.datasets import to_float
+from flashdiff.datasets.splits import to_float
 from flashdiff.measures.features import Features, frechet, penultimate
 from flashdiff.measures.quality import psnr
 from flashdiff.prior import Prior
-from flashdiff.study.experiments import decode, encode
 from flashdiff.training.prior import draw_samples
 
 LICENCES = {"fashion-mnist": "Fashion-MNIST is published by Zalando SE under the MIT licence."}
@@ -32,8 +31,8 @@ def measure_prior(
     """
     n = min(n_samples, len(test) // 2)
     x = to_float(test[np.arange(min(2000, len(test)))])
-    latents = encode(prior, x)
-    decoded = decode(prior, latents, slice_size(x))
+    latents = prior.encode_in_slices(x)
+    decoded = prior.decode_in_slices(latents, slice_size(x))
     of_autoencoder = {
         "autoencoder_psnr_db": round(float(psnr(decoded, x).mean()), 2),
         "latent_std": round(float(latents.std()), 4),

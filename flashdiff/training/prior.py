@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flashdiff.batch import Stream, normal, rows, uniform
-from flashdiff.datasets import to_float
+from flashdiff.batch import Stream, normal, per_sample, uniform
+from flashdiff.datasets.splits import to_float
 from flashdiff.devices import device
 from flashdiff.prior import Prior
 from flashdiff.training.loop import Recipe, keyed, train
@@ -61,7 +61,7 @@ def autoencoder_loss(images: np.ndarray, pixel_unshuffle: int, l1: float, kl: fl
     def loss(model: nn.Module, ids: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         device = next(model.parameters()).device
         x = to_float(images[ids]).to(device)
-        mirrored = rows(uniform(ids, seed=seed, step=step, stream=Stream.FLIP, like=x) < 0.5, x)
+        mirrored = per_sample(uniform(ids, seed=seed, step=step, stream=Stream.FLIP, like=x) < 0.5, x)
         x = F.pixel_unshuffle(torch.where(mirrored, x.flip(-1), x), pixel_unshuffle)
         posterior = model.encode(x).latent_dist
         noise = normal(posterior.mean.shape[1:], ids, seed=seed, step=step, stream=Stream.TRAINING_NOISE, like=x)
@@ -85,7 +85,7 @@ def denoiser_loss(latents: Tensor, abar: Tensor, seed: int) -> Callable:
         z0 = latents[mirrored, torch.from_numpy(ids)].to(device)
         i = (uniform(ids, stream=Stream.TIMESTEP, **draw) * len(abar)).long()
         noise = normal(latents.shape[2:], ids, stream=Stream.TRAINING_NOISE, **draw).to(device)
-        signal = rows(abar[i].float(), z0)
+        signal = per_sample(abar[i].float(), z0)
         predicted = model(signal.sqrt() * z0 + (1 - signal).sqrt() * noise, i.to(device)).sample
         return F.mse_loss(predicted.float(), noise), {}
 

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from flashdiff.batch import Stream, slice_size, uniform
-from flashdiff.datasets import to_float
+from flashdiff.datasets.splits import to_float
 from flashdiff.degradations import Degradation, measure
 from flashdiff.devices import device
 from flashdiff.prior import Prior

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flashdiff.prior import Prior
 from flashdiff.weights.checkpoints import account, read_checkpoint
 from flashdiff.weights.compvis_config import DiffusionParameters, read_config
 from flashdiff.weights.compvis_names import fill, first_stage_sources, unet_sources
@@ -98,6 +99,13 @@ def read_compvis(checkpoint: str | Path, config: str | Path, *, ema: bool = True
     scale = float(state["scale_factor"]) if parameters.scale_by_std else parameters.scale_factor
     autoencoder.register_to_config(scaling_factor=scale)
     return LatentDiffusion(autoencoder, unet, parameters.scheduler())
+
+
+def load_compvis_prior(checkpoint: str | Path, config: str | Path | None = None, *, ema: bool = True) -> Prior:
+    """The prior in an original checkpoint; config: by default the config.yaml beside it; otherwise as :func:`read_compvis`."""
+    config = Path(checkpoint).with_name("config.yaml") if config is None else config
+    model = read_compvis(checkpoint, config, ema=ema)
+    return Prior(model.autoencoder, model.unet, model.alphas_cumprod)
 
 
 def _schedule(parameters: DiffusionParameters) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ def convert_compvis(checkpoint: str | Path, config: str | Path, target: str | Pa
     """Write a CompVis checkpoint as a diffusers folder (``LDMPipeline`` layout, safetensors) and return the prior.
 
     target: a folder that does not exist yet; it appears when it is complete. Otherwise as
-    :func:`flashdiff.weights.compvis.read_compvis`, whose errors leave nothing behind; ValueError, too, if the target exists.
+    :func:`flashdiff.weights.compvis.load_compvis_prior`, whose errors leave nothing behind; ValueError, too, if the target exists.
     """
     target = Path(target)
     if target.exists():

@@ -17,12 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import true_size
 from benchmarks.true_size import IMAGE, Cost, Measured, Passes, alone, build, measured, throughput
-from flashdiff.datasets import to_float
+from flashdiff.datasets.splits import to_float
 from flashdiff.degradations import Operator, RandomInpainting, measure
 from flashdiff.devices import device
-from flashdiff.flash import FixedStart, Flash
+from flashdiff.flash import Flash
 from flashdiff.severity import SeverityEncoder, training_loss
 from flashdiff.solvers import LDPS
+from flashdiff.starts import FixedStart
 
 SMALL = (1, 16, 16)
 

@@ -8,18 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from flashdiff.datasets import (
-    SPLITS,
-    fetch_fashion_mnist,
-    idx_parts,
-    mnist,
-    open_split,
-    prepare,
-    read_idx,
-    to_float,
-    write_splits,
-)
+from flashdiff.datasets import mnist
 from flashdiff.datasets.fetch import installed_copy
+from flashdiff.datasets.mnist import fetch_fashion_mnist, idx_parts, read_idx
+from flashdiff.datasets.splits import SPLITS, open_split, to_float, write_splits
+from flashdiff.datasets.study_data import prepare
 
 
 def write_idx(path, array):

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashdiff.datasets import SPLITS, image_folder, image_names, open_split, prepare, read_image
+from flashdiff.datasets.folder import image_names
+from flashdiff.datasets.images import read_image
+from flashdiff.datasets.own_images import image_folder
+from flashdiff.datasets.splits import SPLITS, open_split
+from flashdiff.datasets.study_data import prepare
 
 
 @pytest.fixture

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashdiff.datasets import SPLITS, ImageFile, images, open_split, prepare, read_image, read_images
+from flashdiff.datasets import images
+from flashdiff.datasets.images import ImageFile, read_image, read_images
 from flashdiff.datasets.numbered import number
+from flashdiff.datasets.splits import SPLITS, open_split
+from flashdiff.datasets.study_data import prepare
 
 SIDE = 8
 KEYS = [hashlib.sha1(bytes([n])).hexdigest() for n in range(20)]  # as LSUN's

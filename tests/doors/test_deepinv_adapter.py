@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from flashdiff.degradations import GaussianBlur, RandomInpainting, measure
-from flashdiff.flash import FixedStart, Flash, FullLength
+from flashdiff.flash import Flash, FullLength
 from flashdiff.solvers import LDPS, PSLD, SOLVERS
+from flashdiff.starts import FixedStart
 from flashdiff.walks import EvenlySpaced
 
 PAGE = Path(__file__).parents[2] / "docs" / "deepinv.md"

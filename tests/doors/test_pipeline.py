@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 
 from flashdiff.degradations import Degradation, GaussianBlur, Operator, RandomInpainting, measure
 from flashdiff.degradations import build as build_degradation
-from flashdiff.flash import ConsistentStart, FixedStart, Flash, InversionStart, PublishedStart
+from flashdiff.flash import Flash
 from flashdiff.pipeline import FlashPipeline
 from flashdiff.prior import Prior
 from flashdiff.report.explore import Explorer
 from flashdiff.severity import SeverityEncoder
 from flashdiff.solvers import LDPS, PSLD, LatentDAPS
+from flashdiff.starts import ConsistentStart, FixedStart, InversionStart, PublishedStart
 from flashdiff.training.prior import build_autoencoder
 from flashdiff.walks import EvenlySpaced
 

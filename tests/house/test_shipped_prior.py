@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flashdiff.datasets import to_float
+from flashdiff.datasets.splits import to_float
 from flashdiff.degradations import GaussianBlur, measure
 from flashdiff.flash import start_noise
 from flashdiff.measures.features import Features

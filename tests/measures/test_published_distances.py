@@ -13,7 +13,7 @@ import torchmetrics
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from flashdiff.datasets import to_float
+from flashdiff.datasets.splits import to_float
 from flashdiff.measures import published as published_distances
 from flashdiff.measures.features import Features, feature_distance, frechet, penultimate
 from flashdiff.measures.published import PublishedDistances, load_distances

@@ -7,17 +7,10 @@ import pytest
 import torch
 
 from flashdiff.degradations import GaussianBlur, measure
-from flashdiff.flash import (
-    ConsistentStart,
-    FixedStart,
-    Flash,
-    FullLength,
-    InversionStart,
-    PublishedStart,
-    match_snr,
-)
+from flashdiff.flash import Flash, FullLength
 from flashdiff.severity import Severity
 from flashdiff.solvers import LDPS
+from flashdiff.starts import ConsistentStart, FixedStart, InversionStart, PublishedStart, match_snr
 from flashdiff.walks import EvenlySpaced
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from flashdiff.batch import Stream, normal, norms, rows, uniform
+from flashdiff.batch import Stream, normal, norms, per_sample, uniform
 from flashdiff.degradations import DEGRADATIONS, measure
 from flashdiff.sampling import Chunk, EngineReport, sample
 from flashdiff.solvers import LDPS, SOLVERS
@@ -184,5 +184,5 @@ def test_noise_is_standard_normal_and_uniform_is_uniform():
 
 def test_rows_and_norms():
     x = torch.arange(12.0).reshape(2, 3, 2)
-    assert rows(torch.tensor([1.0, 2.0]), x).shape == (2, 1, 1)
+    assert per_sample(torch.tensor([1.0, 2.0]), x).shape == (2, 1, 1)
     torch.testing.assert_close(norms(x), torch.tensor([55.0**0.5, (36 + 49 + 64 + 81 + 100 + 121.0) ** 0.5]))

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from synthetic import reconstruction_rows, severity_rows, timings
 
 from flashdiff.degradations import build
-from flashdiff.flash import FixedStart
 from flashdiff.measures.published import PublishedDistances
 from flashdiff.report import figures, headline, readme, summaries, tables
 from flashdiff.report import page as report
+from flashdiff.starts import FixedStart
 from flashdiff.study import comparison, experiments, records
 from flashdiff.study import schema as study
 from flashdiff.study.methods import distance_names
@@ -119,7 +119,7 @@ def test_a_table_without_the_distance_keeps_its_other_columns():
 def test_rows_may_lack_the_distance_altogether_and_nothing_else(tmp_path):
     rows, path = reconstruction_rows(), tmp_path / "rows.parquet"
     records.write_rows(rows.assign(perceptual=np.nan), path)
-    assert records.read(path, len(rows)).perceptual.isna().all()
+    assert records.read_rows(path, len(rows)).perceptual.isna().all()
     with pytest.raises(ValueError, match="NaN in psnr; an image"):
         records.write_rows(rows.assign(perceptual=np.nan, psnr=np.nan), tmp_path / "broken.parquet")
     rows.loc[3, "perceptual"] = np.nan

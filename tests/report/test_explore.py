@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from flashdiff.degradations import GaussianBlur, measure
-from flashdiff.flash import Flash, PublishedStart
+from flashdiff.flash import Flash
 from flashdiff.measures.quality import psnr
 from flashdiff.report.explore import Explorer
 from flashdiff.solvers import LDPS
+from flashdiff.starts import PublishedStart
 
 
 def test_look_agrees_with_the_functions_of_the_study(tiny_study):

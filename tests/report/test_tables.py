@@ -28,11 +28,11 @@ def severity_rows(n=400, seed=0):
 def test_read_refuses_another_number_of_rows(tmp_path):
     path = tmp_path / "rows.parquet"
     records.write_rows(severity_rows(20), path)
-    assert len(records.read(path, expect=20)) == 20
+    assert len(records.read_rows(path, expect=20)) == 20
     with pytest.raises(ValueError, match="20 rows where 21 were expected"):
-        records.read(path, expect=21)
+        records.read_rows(path, expect=21)
     with pytest.raises(FileNotFoundError, match="make study"):
-        records.read(tmp_path / "other.parquet", expect=1)
+        records.read_rows(tmp_path / "other.parquet", expect=1)
 
 
 def test_nan_is_refused_and_nothing_written(tmp_path):

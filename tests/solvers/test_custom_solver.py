@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from flashdiff.degradations import GaussianBlur, measure
-from flashdiff.flash import FixedStart, Flash
+from flashdiff.flash import Flash
 from flashdiff.solvers import SOLVERS
+from flashdiff.starts import FixedStart
 from flashdiff.walks import Strided
 
 PAGE = Path(__file__).parents[2] / "docs" / "custom_solver.md"

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from flashdiff import cli
-from flashdiff.flash import FixedStart, match_snr
 from flashdiff.report import summaries
+from flashdiff.starts import FixedStart, match_snr
 from flashdiff.study import comparison, methods, records
 from flashdiff.study.schema import load, select
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from flashdiff.degradations import GaussianBlur, measure
-from flashdiff.flash import FixedStart, Flash, FullLength
+from flashdiff.flash import Flash, FullLength
 from flashdiff.solvers import LDPS
+from flashdiff.starts import FixedStart
 from flashdiff.study.store import Store
 
 

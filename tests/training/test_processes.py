@@ -14,7 +14,7 @@ import torch
 from small_training import TWO_PROCESSES, double_loss_that, make
 
 from flashdiff import cli
-from flashdiff.datasets import open_split
+from flashdiff.datasets.splits import open_split
 from flashdiff.degradations import build
 from flashdiff.prior import Prior
 from flashdiff.study.schema import load, select

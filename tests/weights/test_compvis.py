@@ -26,7 +26,7 @@ from torch import nn
 from flashdiff import cli
 from flashdiff.prior import Prior
 from flashdiff.weights import checkpoints, compvis_config, compvis_names
-from flashdiff.weights.compvis import read_compvis
+from flashdiff.weights.compvis import load_compvis_prior, read_compvis
 from flashdiff.weights.published_prior import convert_compvis
 from flashdiff.weights.published_severity import load_published
 
@@ -41,7 +41,7 @@ def saved():
 
 @pytest.fixture(scope="module")
 def prior():
-    return Prior.from_pretrained(CHECKPOINT)
+    return load_compvis_prior(CHECKPOINT)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_outputs_are_those_of_the_original_code(prior, saved):
 
 
 def test_raw_weights_on_request(saved):
-    raw = Prior.from_compvis(CHECKPOINT, CONFIG, ema=False)
+    raw = load_compvis_prior(CHECKPOINT, CONFIG, ema=False)
     close(raw.predict_eps(saved["latent"], saved["t"]), saved["eps_raw"])
     assert not torch.allclose(saved["eps_raw"], saved["eps_ema"], atol=1e-2)
 
@@ -602,7 +602,7 @@ def test_what_is_not_needed_may_be_there_or_not(content, tmp_path, saved):
     del state["model_ema.decay"], state["model_ema.num_updates"]
     state |= {"first_stage_model.loss.discriminator.main.0.weight": torch.zeros(2), "logvar": torch.zeros(1000)}
     torch.save({"state_dict": state}, tmp_path / "model.ckpt")
-    prior = Prior.from_compvis(tmp_path / "model.ckpt", CONFIG)
+    prior = load_compvis_prior(tmp_path / "model.ckpt", CONFIG)
     close(prior.predict_eps(saved["latent"], saved["t"]), saved["eps_ema"])
 
 
@@ -610,7 +610,7 @@ def test_without_averaged_weights_the_raw_ones_must_be_asked_for(content, spoilt
     state = content["state_dict"]
     content["state_dict"] = {name: value for name, value in state.items() if not name.startswith("model_ema")}
     assert "holds no averaged weights (model_ema....); ask for the raw ones (ema=False, --raw)" in spoilt(content)
-    raw = Prior.from_compvis(tmp_path / "model.ckpt", CONFIG, ema=False)
+    raw = load_compvis_prior(tmp_path / "model.ckpt", CONFIG, ema=False)
     close(raw.predict_eps(saved["latent"], saved["t"]), saved["eps_raw"])
 
 
@@ -795,7 +795,7 @@ def test_lightnings_traces_in_published_checkpoints_do_no_harm(content, lightnin
     torch.save(content, tmp_path / "model.ckpt")
     with pytest.raises(pickle.UnpicklingError, match="ModelCheckpoint"):  # weights_only alone refuses it
         torch.load(tmp_path / "model.ckpt", weights_only=True)
-    prior = Prior.from_compvis(tmp_path / "model.ckpt", CONFIG)
+    prior = load_compvis_prior(tmp_path / "model.ckpt", CONFIG)
     close(prior.predict_eps(saved["latent"], saved["t"]), saved["eps_ema"])
     assert set(torch.serialization.get_safe_globals()) == allowed
 
@@ -818,7 +818,7 @@ def test_other_files_are_refused(tmp_path, content):
         with pytest.raises(ValueError, match=r"model.ckpt holds no state_dict of named tensors; give the published"):
             read_compvis(path, CONFIG)
     with pytest.raises(FileNotFoundError, match=r"checkpoint: there is no file '.*none.ckpt'; give the path"):
-        Prior.from_pretrained(tmp_path / "none.ckpt")
+        load_compvis_prior(tmp_path / "none.ckpt")
 
 
 # ------------------------------------------------------------------------------------------ published severity encoders
@@ -846,7 +846,7 @@ def test_severity_encoder_gives_what_the_authors_code_gives(prior, measured, tmp
 
 
 def test_severity_is_in_units_of_the_scaled_latent(measured):
-    scaled = Prior.from_compvis(CHECKPOINT, CONFIG)
+    scaled = load_compvis_prior(CHECKPOINT, CONFIG)
     scaled.autoencoder.register_to_config(scaling_factor=2.5)
     encoder = load_published(ENCODER, Prior(scaled.autoencoder, scaled.unet, scaled.abar[:-1]))
     result = encoder.infer(measured["image"])
@@ -857,7 +857,7 @@ def test_severity_is_in_units_of_the_scaled_latent(measured):
 def test_severity_encoder_of_a_kl_autoencoder(kl, tmp_path):
     """The authors' code squares the second half of the moments; no std_conv in the file."""
     folder, first, _ = kl
-    prior = Prior.from_pretrained(folder / "model.ckpt")
+    prior = load_compvis_prior(folder / "model.ckpt")
     state = {k: v for k, v in first.state_dict().items() if k.startswith(("encoder.", "quant_conv."))}
     settings = YAML(typ="safe", pure=True).load(KL)["model"]["params"]["first_stage_config"]
     torch.save({"state_dict": state, "hyper_parameters": {"model_config": settings}}, tmp_path / "kl.ckpt")
@@ -892,7 +892,7 @@ def test_severity_tensors_are_accounted_for(key, encoder_content, prior, tmp_pat
 
 
 def test_severity_encoder_of_another_autoencoder_is_refused(encoder_content, prior, kl, tiny_prior, tmp_path):
-    other = Prior.from_pretrained(kl[0] / "model.ckpt")
+    other = load_compvis_prior(kl[0] / "model.ckpt")
     assert "trained for another autoencoder than the prior's (quantised: True, not False)" in refused(
         encoder_content, other, tmp_path
     )
