@@ -61,3 +61,8 @@ def fixed_starts(methods: Iterable[str]) -> list[str]:
 def label(method: str) -> str:
     """A method's name for readers; the ladder of fixed starts has its index in its name."""
     return LABELS.get(method, method.replace("fixed_", "fixed start "))
+
+
+def flash_method(rule: str) -> str:
+    """The adaptive method that walks with a start rule."""
+    return f"flash_{rule}"
