@@ -164,7 +164,11 @@ def test_shipped_studies_are_valid(path):
         ("severity.steps", None, "severity.steps: None is not valid: input should be a valid integer."),
         ("severity.ema", "0.9", "severity.ema: '0.9' is not valid: input should be a valid number."),
         ("data.images", 3, "data.images: 3 is not valid: input should be a valid string."),
-        ("tune.candidates.ldps.solver.eta", 0.1, "tune.candidates.ldps.solver.eta: 0.1 is not valid: input should be a valid list."),
+        (
+            "tune.candidates.ldps.solver.eta",
+            0.1,
+            "tune.candidates.ldps.solver.eta: 0.1 is not valid: input should be a valid list.",
+        ),
         (
             "severity",
             None,
