@@ -29,7 +29,11 @@ MADE = (  # what a study, an installation or DVC makes: not in a fresh clone
     "studies/*/data/severity",
 )
 ELSEWHERE = (  # what is not this repository's
-    "datasets",  # git ignores it: there a user puts what paper_scale.md says
+    "datasets/celeba_hq_256",  # git ignores the folder: there a user puts what paper_scale.md says
+    "datasets/ffhq",
+    "datasets/lists",
+    "datasets/lsun",
+    "datasets/weights",
     "data_utils",  # of z-fabian/flash-diffusion
     "scripts/download_models.sh",  # of CompVis/latent-diffusion
     "badasstechie",  # an account of Kaggle
