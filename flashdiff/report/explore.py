@@ -17,10 +17,10 @@ from flashdiff.measures.quality import psnr
 from flashdiff.prior import Prior
 from flashdiff.report import image_figures
 from flashdiff.severity import SeverityEncoder, latent_error_variance, severity_at_levels
-from flashdiff.solvers import build as build_solver
-from flashdiff.starts import PublishedStart, match_snr
+from flashdiff.starts import match_snr
 from flashdiff.study.records import read_json
 from flashdiff.study.schema import load
+from flashdiff.study.tuned import flash_of
 
 LEVELS = 11
 
@@ -94,10 +94,9 @@ class Explorer:
                 f"degradation: {degradation!r} is in no pair of the study; add one to reconstruct from it."
             )
         name = solvers[0]
-        tuned = read_json(self.folder / f"data/tuned/{degradation}-{name}.json")["chosen"]["flash_published"]
-        solver = build_solver(self.study.solvers[name].model_dump(), **tuned["solver"])
-        start = PublishedStart(**tuned["start"])
-        return Flash(self.prior, self.encoders[degradation], solver, start, seed=self.study.seed, progress=False)
+        choice = read_json(self.folder / f"data/tuned/{degradation}-{name}.json")["chosen"]["flash_published"]
+        entry, options = self.study.solvers[name].model_dump(), {"seed": self.study.seed, "progress": False}
+        return flash_of(self.prior, self.encoders[degradation], entry, choice, "published", **options)
 
     def widget(self):
         """Sliders for the image and the level, a menu of degradations, a switch for Flash, and the figure below them."""
