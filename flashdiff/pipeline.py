@@ -92,7 +92,7 @@ class FlashPipeline(DiffusionPipeline):
         tuned = {}
         for name, pair in study.pairs.items():
             if pair.degradation == degradation:
-                entry = study.solvers[pair.solver].model_dump(mode="json", exclude={"tune", "corrections"})
+                entry = study.solvers[pair.solver].model_dump(mode="json")
                 tuned[pair.solver] = recipes(entry, read_json(folder / f"data/tuned/{name}.json")["chosen"])
         prior = Prior.from_pretrained(folder / "data/prior")
         scheduler = DDPMScheduler.from_pretrained(folder / "data/prior", subfolder="scheduler")
@@ -186,6 +186,8 @@ class FlashPipeline(DiffusionPipeline):
         """
         if output_type not in ("pt", "np", "pil"):
             raise ValueError(f"output_type: {output_type!r} is unknown; choose one of pt, np, pil.")
+        if seed < 0:
+            raise ValueError(f"seed: {seed} is negative; give an integer >= 0.")
         if generator is not None:
             seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
         flash = self.flash(solver, start, seed=seed, batch_size=batch_size, mixed_precision=mixed_precision)

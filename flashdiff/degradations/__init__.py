@@ -51,10 +51,12 @@ DEGRADATIONS: dict[str, type[Degradation]] = {
 def build(entry: Mapping) -> tuple[Degradation, float]:
     """A study's degradation entry -> (degradation, noise_std): ``kind`` selects the class, the rest are its fields.
 
-    The members of a mixture are entries themselves. Raises ValueError naming an unknown kind, a field out of its range, or
+    The members of a mixture are entries themselves. Raises ValueError naming a missing or unknown kind, a field out of its range, or
     members that do not have the mixture's noise_std; TypeError from the dataclass for an unknown field.
     """
     fields = dict(entry)
+    if missing := [name for name in ("kind", "noise_std") if name not in fields]:
+        raise ValueError(f"degradations: {missing[0]} is missing in {fields}; add it.")
     kind, noise_std = fields.pop("kind"), float(fields.pop("noise_std"))
     if kind not in DEGRADATIONS:
         raise ValueError(f"degradations: kind {kind!r} is unknown; choose one of {', '.join(DEGRADATIONS)}.")

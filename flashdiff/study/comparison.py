@@ -31,12 +31,13 @@ from flashdiff.starts import STARTS, FixedStart, Start, match_snr
 from flashdiff.study.experiments import uniform_levels
 from flashdiff.study.methods import flash_method
 from flashdiff.study.store import Store
+from flashdiff.study.tuned import Choice, flash_of, solver_of
 from flashdiff.training.loop import keyed
 
 RUNS = ".build/reconstruct/{pair}/run"
 """Where the reconstructions of a pair lie, below the study's folder, until its stage has saved its results."""
-Chosen = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Method -> {"solver": fields of the solver, "start": fields of the start rule}, as tuning found them."""
+Chosen = Mapping[str, Choice]
+"""Method -> what tuning found for it."""
 
 
 @dataclass(frozen=True)
@@ -109,15 +110,14 @@ class Bench:
         """The start that costs all images what the adaptive ones cost on average."""
         return int(self.start.double().mean().round())
 
-    def flash(self, start: Start, fields: Mapping) -> Flash:
-        """Flash with a start rule and the solver's tuned fields."""
-        solver = build_solver(self.solver, **fields)
-        progress = process_state().is_local_main_process
-        return Flash(self.prior, self.encoder, solver, start, self.seed, self.batch_size, progress=progress)
+    def flash(self, rule: str | Start, choice: Choice) -> Flash:
+        """Flash with a start rule, by its name or as it is, and what was chosen for it."""
+        options = {"seed": self.seed, "batch_size": self.batch_size, "progress": process_state().is_local_main_process}
+        return flash_of(self.prior, self.encoder, self.solver, choice, rule, **options)
 
-    def full_length(self, fields: Mapping) -> FullLength:
-        """The full-length baseline with the solver's tuned fields."""
-        solver, progress = build_solver(self.solver, **fields), process_state().is_local_main_process
+    def full_length(self, choice: Choice) -> FullLength:
+        """The full-length baseline with what was chosen for it."""
+        solver, progress = solver_of(self.solver, choice), process_state().is_local_main_process
         return FullLength(self.prior, solver, self.seed, self.batch_size, progress=progress)
 
     def quality(self, images: Tensor) -> dict[str, np.ndarray]:
@@ -146,9 +146,9 @@ def tune(bench: Bench, candidates: Mapping[str, Mapping]) -> tuple[dict[str, dic
     methods and fixed, and the table of all trials: method, the options, nfe, and means of the measures.
     """
     settings = _combinations(candidates["solver"])
-    starts: dict[str, list[tuple[dict, Start | None]]] = {
-        flash_method(rule): [(options, start(**options)) for options in _combinations(candidates["starts"][rule])]
-        for rule, start in STARTS.items()
+    starts: dict[str, list[tuple[dict, str | Start | None]]] = {
+        flash_method(rule): [(options, rule) for options in _combinations(candidates["starts"][rule])]
+        for rule in STARTS
         if rule in candidates["starts"]
     }
     starts["fixed"] = [({"fresh": f}, FixedStart(bench.mean_start, f)) for f in (0.0, 1.0)]
@@ -160,10 +160,11 @@ def tune(bench: Bench, candidates: Mapping[str, Mapping]) -> tuple[dict[str, dic
             chosen[method] = {"solver": settings[0], "start": options[0][0]}
             continue
         for (option, start), fields in itertools.product(options, settings):
-            run = bench.full_length(fields) if start is None else bench.flash(start, fields)
+            choice = {"solver": fields, "start": option}
+            run = bench.full_length(choice) if start is None else bench.flash(start, choice)
             result = run(bench.measurement, None if start is None else bench.severity, title=method.replace("_", " "))
             means = {name: float(value.mean()) for name, value in bench.quality(result.images).items()}
-            found.append(({"solver": fields, "start": option}, means["psnr"]))
+            found.append((choice, means["psnr"]))
             trials.append({"method": method, **fields, **option, "nfe": float(result.nfe.double().mean()), **means})
         if found:
             # a diverged candidate has NaN for its PSNR, which would win or lose by its place in the list
@@ -183,23 +184,19 @@ def methods(
     severity = bench.severity
     shuffled = severity._replace(variance=severity.variance[_cyclic_shuffle(len(severity.variance), bench.seed)])
     random = severity._replace(variance=_random_variance(bench).to(severity.variance))
-    adaptive = {
-        rule: bench.flash(start(**chosen[flash_method(rule)]["start"]), chosen[flash_method(rule)]["solver"])
-        for rule, start in STARTS.items()
-        if flash_method(rule) in chosen
-    }
+    adaptive = {rule: bench.flash(rule, chosen[m]) for rule in STARTS if (m := flash_method(rule)) in chosen}
     fixed = FixedStart(bench.mean_start, chosen["fixed"]["start"]["fresh"])
 
-    yield "no_diffusion", bench.flash(FixedStart(-1), chosen["fixed"]["solver"]), severity
+    yield "no_diffusion", bench.flash(FixedStart(-1), chosen["fixed"]), severity
     for rule, run in adaptive.items():
         yield flash_method(rule), run, None
-    yield "fixed_mean", bench.flash(fixed, chosen["fixed"]["solver"]), severity
+    yield "fixed_mean", bench.flash(fixed, chosen["fixed"]), severity
     for rule, run in adaptive.items() if controls else ():
         yield f"shuffled_{rule}", run, shuffled
         yield f"random_{rule}", run, random
     for index in fixed_starts:
-        yield f"fixed_{index}", bench.flash(replace(fixed, index=index), chosen["fixed"]["solver"]), severity
-    yield "full_length", bench.full_length(chosen["full_length"]["solver"]), None
+        yield f"fixed_{index}", bench.flash(replace(fixed, index=index), chosen["fixed"]), severity
+    yield "full_length", bench.full_length(chosen["full_length"]), None
 
 
 def reconstruct(

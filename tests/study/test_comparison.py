@@ -122,7 +122,7 @@ def test_tuning_chooses_the_best_trial_of_every_method(bench):
         for field, value in (options["solver"] | options["start"]).items():
             assert best[field] == value
     assert set(chosen["flash_published"]["start"]) == {"correction"} and chosen["full_length"]["start"] == {}
-    run = bench.flash(FixedStart(bench.mean_start, 1.0), {"eta": 0.3})(bench.measurement)
+    run = bench.flash(FixedStart(bench.mean_start, 1.0), {"solver": {"eta": 0.3}})(bench.measurement)
     trial = trials[(trials.method == "fixed") & (trials.eta == 0.3) & (trials.fresh == 1.0)]
     assert trial.psnr.item() == pytest.approx(bench.quality(run.images)["psnr"].mean(), abs=1e-4)
 
