@@ -16,6 +16,7 @@ class GMLDPS(Guided):
     step before the final method); Fabian et al. 2024, appendix on baselines.
     """
 
+    label = "GML-DPS"
     gamma: float = 0.05
 
     def __post_init__(self):

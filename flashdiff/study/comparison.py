@@ -11,6 +11,7 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from flashdiff.batch import Stream, norms, uniform
@@ -19,17 +20,18 @@ from flashdiff.degradations import Measurement, measure
 from flashdiff.degradations import build as build_degradation
 from flashdiff.devices import device, process_state
 from flashdiff.flash import Flash, FullLength, Result
+from flashdiff.measures import MEASURES
 from flashdiff.measures.features import Distances
 from flashdiff.measures.published import load_distances
-from flashdiff.measures.quality import psnr, ssim
 from flashdiff.prior import Prior
 from flashdiff.sampling import EngineReport
 from flashdiff.severity import Severity, SeverityEncoder, latent_error_variance
 from flashdiff.solvers import build as build_solver
 from flashdiff.solvers import check
-from flashdiff.starts import ConsistentStart, FixedStart, InversionStart, PublishedStart, Start, match_snr
+from flashdiff.starts import STARTS, ConsistentStart, FixedStart, InversionStart, PublishedStart, Start, match_snr
 from flashdiff.study.experiments import uniform_levels
-from flashdiff.study.methods import STARTS
+from flashdiff.study.methods import flash, rules
+from flashdiff.study.records import significant
 from flashdiff.study.store import Store
 from flashdiff.training.loop import keyed
 
@@ -120,14 +122,10 @@ class Bench:
         return FullLength(self.prior, solver, self.seed, self.batch_size, progress=progress)
 
     def quality(self, images: Tensor) -> dict[str, np.ndarray]:
-        """psnr, ssim, perceptual and residual (root mean square of y - A(x), [-1, 1] units) of every image."""
+        """Every measure, and residual (root mean square of y - A(x), [-1, 1] units), of every image."""
         misfit = self.measurement.y - self.measurement.operator().A(images)
-        quality = {
-            "psnr": psnr(images, self.truth),
-            "ssim": ssim(images, self.truth),
-            "perceptual": self.distances.perceptual(images, self.truth),
-            "residual": norms(misfit) / misfit[0].numel() ** 0.5,
-        }
+        quality = {name: measure.compute(images, self.truth, self.distances) for name, measure in MEASURES.items()}
+        quality["residual"] = norms(misfit) / misfit[0].numel() ** 0.5
         return {name: np.asarray(value, dtype=float) for name, value in quality.items()}
 
 
@@ -180,24 +178,20 @@ def methods(
     equal mean NFE), fixed_<start>, full_length, and with ``controls`` for each start rule two negative controls:
     shuffled_<rule> (sigma_hat permuted over the images) and random_<rule> (index uniform on 0..2 x mean).
     """
-    rules = {
-        "flash_published": PublishedStart,
-        "flash_consistent": ConsistentStart,
-        "flash_inversion": InversionStart,
-    }
     severity = bench.severity
     shuffled = severity._replace(variance=severity.variance[_cyclic_shuffle(len(severity.variance), bench.seed)])
     random = severity._replace(variance=_random_variance(bench).to(severity.variance))
-    adaptive = {m: bench.flash(rules[m](**chosen[m]["start"]), chosen[m]["solver"]) for m in rules if m in chosen}
+    tuned = {rule: chosen[flash(rule)] for rule in rules(chosen)}
+    adaptive = {rule: bench.flash(STARTS[rule](**found["start"]), found["solver"]) for rule, found in tuned.items()}
     fixed = FixedStart(bench.mean_start, chosen["fixed"]["start"]["fresh"])
 
     yield "no_diffusion", bench.flash(FixedStart(-1), chosen["fixed"]["solver"]), severity
-    for method, run in adaptive.items():
-        yield method, run, None
+    for rule, run in adaptive.items():
+        yield flash(rule), run, None
     yield "fixed_mean", bench.flash(fixed, chosen["fixed"]["solver"]), severity
-    for rule, method in STARTS.items() if controls else ():
-        yield f"shuffled_{rule}", adaptive[method], shuffled
-        yield f"random_{rule}", adaptive[method], random
+    for rule, run in adaptive.items() if controls else ():
+        yield f"shuffled_{rule}", run, shuffled
+        yield f"random_{rule}", run, random
     for index in fixed_starts:
         yield f"fixed_{index}", bench.flash(replace(fixed, index=index), chosen["fixed"]["solver"]), severity
     yield "full_length", bench.full_length(chosen["full_length"]["solver"]), None
@@ -269,6 +263,14 @@ def _random_variance(bench: Bench) -> Tensor:
     last = min(2 * bench.mean_start, bench.prior.n_steps - 1)
     abar = bench.prior.signal((draw * (last + 1)).long())
     return (1 - abar) / abar
+
+
+def frechet_distances(
+    distances: Distances, truth: Tensor, images: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, float | int | None]]:
+    """{method: {"value", "n"}}: Frechet distance of every method's images to the true ones; None: not measured."""
+    found = distances.frechet({method: torch.from_numpy(part) for method, part in images.items()}, truth)
+    return {method: {"value": significant(value), "n": len(truth)} for method, value in found.items()}
 
 
 def save_images(path: str, bench: Bench, images: Mapping[str, np.ndarray]) -> None:
