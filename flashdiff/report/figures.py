@@ -146,7 +146,7 @@ def error_statistics(rows: pd.DataFrame) -> Figure:
         "kurtosis": "excess kurtosis of an image's latent error",
         "neighbour_correlation": "correlation of neighbouring entries",
     }
-    for axis, (column, label) in zip(axes[0], labels.items(), strict=True):
+    for axis, (column, words) in zip(axes[0], labels.items(), strict=True):
         sns.histplot(x=rows[column].clip(*rows[column].quantile([0.005, 0.995])), ax=axis, color=PALETTE[0], bins=30)
         axis.axvline(0, color="black", ls="--", lw=1)
         axis.text(

@@ -198,6 +198,8 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _fewer(ratio: float | None) -> str:
+    if ratio is not None and ratio < 1:  # a start may cost more evaluations than it saves
+        return f"{1 / ratio:.1f} times more"
     return "as many" if ratio == 1 else f"{_number(ratio, '.1f')} times fewer"
 
 
