@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
+from figure_cases import draw
 from synthetic import interval, reconstruction_rows, severity_rows, write_metrics
-from test_figures import draw
 
 from flashdiff.report import figures, headline, tables
 from flashdiff.report import page as report
