@@ -73,7 +73,7 @@ NOTEBOOKS = (
 )
 """The executed notebooks that the page links: of the study, of each degradation, of each pair; the report's own is written
 after the page, and would appear from the second run on."""
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
 def assemble(folder: str | Path, study: str, degradations: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Path:
@@ -125,9 +125,9 @@ def _overview(reports: Path, starts: Sequence[str]) -> dict | None:
     path = reports / "comparisons/gains_of_pairs.png"
     if not path.is_file():
         return None
-    figure = _figure(reports, path)
+    figure, count = _figure(reports, path), len(in_figures())
     rules = "one start rule" if len(starts) == 1 else "both start rules" if len(starts) == 2 else "all start rules"
-    return figure | {"caption": figure["caption"].format(panels=NUMBERS[len(in_figures())], starts=rules)}
+    return figure | {"caption": figure["caption"].format(panels=NUMBERS.get(count, count), starts=rules)}
 
 
 def comparisons(folder: str | Path, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -167,11 +167,12 @@ def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
     starts = headline.starts([r for r in records if (r["degradation"], r["solver"]) == (degradation, solver)])
     for start in starts:
         nfe, gains = of("nfe_ratio", start), [of(measure.gain, start) for measure in in_figures()]
-        *first, last = [_gain(gain, headline.measured_in(gain)) for gain in gains]
-        parts.append(
+        *first, last = [
             f"with the {start} start Flash needs {_fewer(nfe['value'])} denoiser evaluations "
-            f"{'as' if nfe['value'] == 1 else 'than'} the full-length baseline, {', '.join(first)} and {last}"
-        )
+            f"{'as' if nfe['value'] == 1 else 'than'} the full-length baseline",
+            *(_gain(gain, headline.measured_in(gain)) for gain in gains),
+        ]
+        parts.append(f"{', '.join(first)} and {last}")
     main = next(iter(MEASURES.values()))
     for claim, words in AGAINST_CONTROLS.items():
         found = {start: r for start in starts if (r := of(claim, start, main.name))}

@@ -91,7 +91,8 @@ def fixed_starts_by_severity(rows: pd.DataFrame, n_resamples: int, seed: int = 0
     """What every fixed start does for each third of the images: one row per third and start, in the order of cost.
 
     nfe: the start's cost; psnr_gain_db: gain over the start of equal mean cost, paired, with its 95% interval; flash_nfe:
-    what Flash, with its main start rule, spends on this third. ``rows`` hold one row per image and method, each image with its sigma_hat.
+    what Flash, with its main start rule, spends on this third. ``rows`` hold one row per image and method, each image with
+    its sigma_hat.
     """
     psnr, nfe, third = by_method(rows, "psnr"), by_method(rows, "nfe"), _third(rows)
     fixed = sorted(fixed_starts(psnr), key=lambda method: nfe[method].mean())

@@ -89,7 +89,7 @@ def test_what_was_not_measured_is_said_and_the_rest_is_there(tmp_path, kind):
     write_study(tmp_path / "measured", measured=True, kind=kind)
     page = write_study(tmp_path / "not", measured=False, kind=kind)
     name = distance_names(kind, 10)["perceptual"]
-    assert page.count(f"{name} was not measured") == 2 and ">nan" not in page.lower() and "None" not in page
+    assert page.count(f"{name} was not measured") == 3 and ">nan" not in page.lower() and "None" not in page
     assert (
         page.count("<td>not measured</td>") >= 12 + 1 + 3 + 8
     )  # quality, paired, correlations, comparisons' two columns

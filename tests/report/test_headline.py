@@ -257,6 +257,15 @@ def test_summaries_hold_the_values_of_their_pair_and_no_seconds(tmp_path):
         assert found == expected and "wall_clock_ratio" not in str(found)
 
 
+def test_summaries_of_what_the_study_no_longer_has_are_removed(tmp_path):
+    degradations = ["gaussian_blur", "random_inpainting"]
+    write_metrics(tmp_path, degradations)
+    for kept in (degradations, degradations[:1]):
+        records = headline.collect(tmp_path, "toy", kept, [(d, "ldps") for d in kept])
+        headline.write_summaries(records, tmp_path / "summary")
+        assert sorted(path.name for path in (tmp_path / "summary").iterdir()) == [f"{d}-ldps.json" for d in kept]
+
+
 def test_the_readme_table_has_a_column_per_pair_and_replaces_the_one_before(tmp_path):
     degradations = ["gaussian_blur", "random_inpainting"]
     write_metrics(tmp_path, degradations)
