@@ -20,6 +20,7 @@ _HOME = {
     "MotionBlur": "degradations",
     "SuperResolution": "degradations",
     "NonlinearBlur": "degradations",
+    "EncodedBlur": "degradations",
     "Mixture": "degradations",
     "Measurement": "degradations",
     "measure": "degradations",

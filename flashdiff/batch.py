@@ -5,12 +5,19 @@ is therefore an input, keyed by (seed, image id, step, stream) through a counter
 depends neither on the batch size nor on the order, the sharding, a resume, or the other samples of the batch.
 """
 
+from __future__ import annotations
+
 import enum
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor
+import lazy_loader as lazy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy.load("torch")
+np = lazy.load("numpy")
 
 
 class Stream(enum.IntEnum):

@@ -21,9 +21,9 @@ def train(arguments: argparse.Namespace) -> str:
         raise StudyError(
             f"degradations: {name!r} is not among the study's degradations; choose one of {', '.join(study.degradations)}."
         )
-    if name in (study.severity.published or {}):
+    if name in getattr(study.prior, "severity", {}):
         raise StudyError(
-            f"severity.published.{name}: that encoder is used, none is trained; remove the entry to train one."
+            f"prior.severity.{name}: that encoder is used, none is trained; remove the entry to train one."
         )
     operator, noise_std = build(select(study, f"degradations.{name}"))
     _, curve = train_severity_encoder(
@@ -63,6 +63,7 @@ def reconstruct(arguments: argparse.Namespace) -> str:
         select(study, f"solvers.{arguments.solver}"),
         seed=study.seed,
         batch_size=settings.batch_size,
+        levels=settings.levels.get(arguments.degradation),
     )
     run(bench, chosen, settings.fixed_starts, RUNS.format(pair=pair), controls=settings.controls)
     names = [name for name, *_ in methods(bench, chosen, settings.fixed_starts, settings.controls)]

@@ -4,15 +4,24 @@ The denoiser at index i expects a latent with signal-to-noise ratio SNR(i) = aba
 says that z_hat has noise of variance sigma_hat^2 on a signal of variance 1, so the walk starts where the two agree.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol
+
+import lazy_loader as lazy
+from pydantic import Field
 
 from flashdiff.batch import per_sample
-from flashdiff.prior import Prior
-from flashdiff.severity import Severity
+from flashdiff.fields import check_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flashdiff.prior import Prior
+    from flashdiff.severity import Severity
+
+torch = lazy.load("torch")
 
 
 def match_snr(prior: Prior, variance: Tensor) -> Tensor:
@@ -47,7 +56,10 @@ class PublishedStart:
     c >= 1 is the noise correction (published: 1.0 to 1.2); c sigma^2 is capped at 1, where nothing of z_hat is left.
     """
 
-    correction: float = 1.0
+    correction: Annotated[float, Field(ge=1, description="c, the noise correction")] = 1.0
+
+    def __post_init__(self):
+        check_fields(self)
 
     def __call__(self, prior, severity, noise):
         share = per_sample((self.correction * severity.variance).clamp(max=1), noise)
@@ -64,7 +76,10 @@ class ConsistentStart:
     sigma^2 on top of z_hat's error and so starts with about twice the noise that the denoiser expects.
     """
 
-    k: float = 1.0
+    k: Annotated[float, Field(ge=1, description="total noise, in units of the predicted one")] = 1.0
+
+    def __post_init__(self):
+        check_fields(self)
 
     def __call__(self, prior, severity, noise):
         i = match_snr(prior, self.k * severity.variance)
@@ -83,27 +98,26 @@ class InversionStart:
     Song et al. 2021, Eq. 14. (The released code drops one more step in this path.)
     """
 
-    stride: int = 1
+    stride: Annotated[int, Field(ge=1, description="indices per step of the inversion")] = 1
 
     def __post_init__(self):
-        if self.stride < 1:
-            raise ValueError(f"start.stride: {self.stride}; give an integer >= 1.")
+        check_fields(self)
 
-    @torch.no_grad()
     def __call__(self, prior, severity, noise):
-        target = match_snr(prior, severity.variance)
-        z, at = severity.z_hat.clone(), torch.full_like(target, -1)
-        evaluations = torch.zeros_like(target)
-        while bool((going := at < target).any()):
-            i, to = at[going], torch.minimum(at + self.stride, target)[going]
-            # DDIM's formula does not care which way it is walked: with stochasticity 0 it changes the noise level only.
-            eps = prior.predict_eps(z[going], i.clamp(min=0))
-            abar, abar_to = (per_sample(prior.signal(index), eps).to(eps.dtype) for index in (i, to))
-            z0 = (z[going] - (1 - abar).sqrt() * eps) / abar.sqrt()
-            z[going] = abar_to.sqrt() * z0 + (1 - abar_to).sqrt() * eps
-            at[going] = to
-            evaluations[going] += 1
-        return StartPoint(target, z, evaluations)
+        with torch.no_grad():
+            target = match_snr(prior, severity.variance)
+            z, at = severity.z_hat.clone(), torch.full_like(target, -1)
+            evaluations = torch.zeros_like(target)
+            while bool((going := at < target).any()):
+                i, to = at[going], torch.minimum(at + self.stride, target)[going]
+                # DDIM's formula does not care which way it is walked: with stochasticity 0 it changes the noise level only.
+                eps = prior.predict_eps(z[going], i.clamp(min=0))
+                abar, abar_to = (per_sample(prior.signal(index), eps).to(eps.dtype) for index in (i, to))
+                z0 = (z[going] - (1 - abar).sqrt() * eps) / abar.sqrt()
+                z[going] = abar_to.sqrt() * z0 + (1 - abar_to).sqrt() * eps
+                at[going] = to
+                evaluations[going] += 1
+            return StartPoint(target, z, evaluations)
 
 
 @dataclass(frozen=True)
@@ -114,8 +128,11 @@ class FixedStart:
     drawn anew: 1 hides z_hat's error in it, 0 lets the error itself pass for the noise.
     """
 
-    index: int
-    fresh: float = 1.0
+    index: Annotated[int, Field(ge=-1, description="of the diffusion; -1: no diffusion at all")]
+    fresh: Annotated[float, Field(ge=0, le=1, description="share of the expected noise that is drawn anew")] = 1.0
+
+    def __post_init__(self):
+        check_fields(self)
 
     def __call__(self, prior, severity, noise):
         i = torch.full((len(noise),), self.index, dtype=torch.int64, device=noise.device)

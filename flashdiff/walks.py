@@ -1,17 +1,25 @@
 """Which indices a walk visits on its way from its start down to clean: one schedule per image.
 
-A walk is a function (prior, start) -> strictly decreasing indices; the first is the start, the last step of the walk
-leads from the last of them to -1, which is clean. Full-length runs and Flash runs use the same walk and differ in the
-start only, so that methods can be compared at an equal number of evaluations.
+A walk is what others call the timestep schedule: a function (prior, start) -> strictly decreasing indices. The first is
+the start; the last step of the walk leads from the last of them to -1, which is clean. Full-length runs and Flash runs
+use the same walk and differ in the start only, so that methods can be compared at an equal number of evaluations.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-import numpy as np
+import lazy_loader as lazy
+from pydantic import Field
 
-from flashdiff.prior import Prior
+from flashdiff.fields import check_fields
+
+if TYPE_CHECKING:
+    from flashdiff.prior import Prior
+
+np = lazy.load("numpy")
 
 
 class Walk(Protocol):
@@ -30,11 +38,10 @@ class Walk(Protocol):
 class Strided:
     """Every stride-th index from the start down; stride 1 is the paper's walk, stride 2 has 500 steps of 1000."""
 
-    stride: int = 1
+    stride: Annotated[int, Field(ge=1, description="every stride-th index")] = 1
 
     def __post_init__(self):
-        if self.stride < 1:
-            raise ValueError(f"walk.stride: {self.stride}; give an integer >= 1.")
+        check_fields(self)
 
     def first(self, prior):
         return prior.n_steps - 1
@@ -54,11 +61,10 @@ class EvenlySpaced:
     A walk that starts below index K - 1 visits every index once. K = 1 is a single step from the start to clean.
     """
 
-    steps: int
+    steps: Annotated[int, Field(ge=1, description="indices visited between the start and 0")]
 
     def __post_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"walk.steps: {self.steps}; give an integer >= 1.")
+        check_fields(self)
 
     def first(self, prior):
         return prior.n_steps - 1
@@ -78,17 +84,15 @@ class NoiseLevels:
     Eq. 5; Zhang et al. 2025 (LatentDAPS), with the numbers of its authors' latent runs.
     """
 
-    levels: int = 50
-    s_max: float = 10.0
-    s_min: float = 0.1
-    rho: float = 7.0
+    levels: Annotated[int, Field(ge=2, description="noise levels")] = 50
+    s_max: Annotated[float, Field(gt=0, description="largest noise level, sqrt((1 - abar) / abar)")] = 10.0
+    s_min: Annotated[float, Field(gt=0, description="smallest noise level")] = 0.1
+    rho: Annotated[float, Field(gt=0, description="exponent of the rule by which they are spaced")] = 7.0
 
     def __post_init__(self):
-        if self.levels < 2 or not 0 < self.s_min < self.s_max:
-            raise ValueError(
-                f"walk: {self.levels} levels from s_max {self.s_max:g} to s_min {self.s_min:g}; "
-                "give at least 2 levels and 0 < s_min < s_max."
-            )
+        check_fields(self)
+        if not self.s_min < self.s_max:
+            raise ValueError(f"NoiseLevels: s_max is {self.s_max!r}; give a value above s_min, {self.s_min!r}.")
 
     def noise(self) -> np.ndarray:
         """The levels s_1..s_M (M,)."""

@@ -8,6 +8,7 @@ step. Images x, y are (B, C, H, W), clean range [-1, 1]; t (B,) is the severity 
 from collections.abc import Mapping
 
 from flashdiff.degradations.base import Degradation, State, check_level
+from flashdiff.degradations.encoded_blur import EncodedBlur
 from flashdiff.degradations.gaussian_blur import GaussianBlur
 from flashdiff.degradations.inpainting import BoxInpainting, RandomInpainting
 from flashdiff.degradations.measurement import Measurement, Operator, measure
@@ -20,6 +21,7 @@ __all__ = [
     "DEGRADATIONS",
     "BoxInpainting",
     "Degradation",
+    "EncodedBlur",
     "GaussianBlur",
     "Measurement",
     "Mixture",
@@ -41,23 +43,22 @@ DEGRADATIONS: dict[str, type[Degradation]] = {
     "motion_blur": MotionBlur,
     "super_resolution": SuperResolution,
     "nonlinear_blur": NonlinearBlur,
+    "encoded_blur": EncodedBlur,
     "mixture": Mixture,
 }
 
 
-def build(parameters: Mapping) -> tuple[Degradation, float]:
+def build(entry: Mapping) -> tuple[Degradation, float]:
     """A study's degradation entry -> (degradation, noise_std): ``kind`` selects the class, the rest are its fields.
 
-    A field that is None has the class's default; the members of a mixture are entries themselves; ``levels``, in which a
-    study reconstructs, is not the degradation's and is skipped. Raises ValueError
-    naming an unknown kind, or members that do not have the mixture's noise_std; TypeError from the dataclass for an
-    unknown field.
+    The members of a mixture are entries themselves. Raises ValueError naming an unknown kind, a field out of its range, or
+    members that do not have the mixture's noise_std; TypeError from the dataclass for an unknown field.
     """
-    fields = {name: value for name, value in parameters.items() if value is not None and name != "levels"}
+    fields = dict(entry)
     kind, noise_std = fields.pop("kind"), float(fields.pop("noise_std"))
     if kind not in DEGRADATIONS:
         raise ValueError(f"degradations: kind {kind!r} is unknown; choose one of {', '.join(DEGRADATIONS)}.")
-    if kind == "mixture":
+    if "members" in fields:
         fields["members"] = _members(fields["members"], noise_std)
     return DEGRADATIONS[kind](**fields), noise_std
 
@@ -68,6 +69,6 @@ def _members(entries: Mapping[str, Mapping], noise_std: float) -> dict[str, Degr
         members[name], own = build(entry)
         if own != noise_std:
             raise ValueError(
-                f"degradations: {name} has noise_std {own:g}, its mixture {noise_std:g}; give both the same."
+                f"Mixture: member {name!r} has noise_std {own:g}, the mixture {noise_std:g}; give both the same."
             )
     return members

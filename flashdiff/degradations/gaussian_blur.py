@@ -1,12 +1,20 @@
 """Gaussian blur."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
-from torch import Tensor
+import lazy_loader as lazy
+from pydantic import Field
 
-from flashdiff.degradations.base import Degradation, check_field, check_range
+from flashdiff.degradations.base import Degradation, check_range
+from flashdiff.fields import check_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy.load("torch")
 
 
 @dataclass(frozen=True)
@@ -18,14 +26,14 @@ class GaussianBlur(Degradation):
     holds exactly, borders included.
     """
 
-    std_min: float = 0.3
-    std_max: float = 3.0
-    radius: int = 30
+    std_min: Annotated[float, Field(ge=0, description="pixels at t = 0")] = 0.3
+    std_max: Annotated[float, Field(gt=0, description="pixels at t = 1")] = 3.0
+    radius: Annotated[int, Field(ge=1, description="half width of the kernel in pixels")] = 30
     linear: ClassVar[bool] = True
 
     def __post_init__(self):
-        check_range(self, "std", at_least=0)
-        check_field(self, "radius", self.radius >= 1, "give a half width of at least 1 pixel")
+        check_fields(self)
+        check_range(self, "std")
 
     def prepare(self, t, image_shape, ids):
         std = self.std_min + t * (self.std_max - self.std_min)

@@ -1,15 +1,23 @@
 """Inpainting: some pixels are missing, and mid-grey (0) stands in their place."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import numpy as np
-import torch
-from torch import Tensor
+import lazy_loader as lazy
+from pydantic import Field
 
 from flashdiff.batch import per_sample
-from flashdiff.degradations.base import Degradation, check_field
+from flashdiff.degradations.base import Degradation
+from flashdiff.fields import check_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy.load("torch")
+np = lazy.load("numpy")
 
 
 class _Masked(Degradation):
@@ -32,11 +40,11 @@ class RandomInpainting(_Masked):
     so masks are nested: more severe means strictly more pixels gone. Published: ratios 0.2 to 1, that is drop_max 0.8.
     """
 
-    drop_max: float = 0.8
-    field_seed: int = 0
+    drop_max: Annotated[float, Field(gt=0, le=1, description="share of pixels dropped at t = 1")] = 0.8
+    field_seed: Annotated[int, Field(ge=0, description="of the random field of all masks")] = 0
 
     def __post_init__(self):
-        check_field(self, "drop_max", 0 < self.drop_max <= 1, "give a share of the pixels, above 0 and at most 1")
+        check_fields(self)
 
     def prepare(self, t, image_shape, ids):
         field = _uniform_field(self.field_seed, *image_shape[1:]).to(t)
@@ -58,10 +66,12 @@ class BoxInpainting(_Masked):
     pixels follows the paper's released code, which has it on a one-pixel perimeter.
     """
 
-    side_max: float = 0.5
+    side_max: Annotated[
+        float, Field(gt=0, le=1, description="height and width of the box at t = 1, as a share of the image's")
+    ] = 0.5
 
     def __post_init__(self):
-        check_field(self, "side_max", 0 < self.side_max <= 1, "give a share of the image's side, above 0 and at most 1")
+        check_fields(self)
 
     def prepare(self, t, image_shape, ids):
         covered = [self._covered(t, size) for size in image_shape[1:]]

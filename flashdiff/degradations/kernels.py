@@ -1,8 +1,15 @@
 """Blur by one kernel per image, with reflection at the borders, and the exact transpose of that."""
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import lazy_loader as lazy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy.load("torch")
 
 
 def from_points(points: Tensor, radius: int) -> Tensor:
@@ -31,8 +38,10 @@ def correlate(x: Tensor, kernels: Tensor) -> Tensor:
     """y[p] = sum over o of kernel[o] x[p + o], reflected at the borders; x (B, C, H, W), kernels (B, k, k), k odd."""
     batch, channels = x.shape[:2]
     radius = kernels.shape[-1] // 2
-    padded = F.pad(x, (radius,) * 4, mode="reflect")
-    y = F.conv2d(padded.flatten(0, 1)[None], _per_channel(kernels, channels), groups=batch * channels)[0]
+    padded = torch.nn.functional.pad(x, (radius,) * 4, mode="reflect")
+    y = torch.nn.functional.conv2d(
+        padded.flatten(0, 1)[None], _per_channel(kernels, channels), groups=batch * channels
+    )[0]
     return y.unflatten(0, (batch, channels))
 
 
@@ -41,7 +50,7 @@ def correlate_transposed(y: Tensor, kernels: Tensor) -> Tensor:
     batch, channels = y.shape[:2]
     radius = kernels.shape[-1] // 2
     grouped = _per_channel(kernels, channels)
-    padded = F.conv_transpose2d(y.flatten(0, 1)[None], grouped, groups=batch * channels)[0]
+    padded = torch.nn.functional.conv_transpose2d(y.flatten(0, 1)[None], grouped, groups=batch * channels)[0]
     return _fold(_fold(padded, radius, 1), radius, 2).unflatten(0, (batch, channels))
 
 

@@ -1,13 +1,20 @@
 """Measurements y = A(x; t) + n, and the operator that a solver step sees."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import lazy_loader as lazy
 
 from flashdiff.batch import Stream, normal
 from flashdiff.degradations.base import Degradation, State, check_level
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy.load("torch")
+np = lazy.load("numpy")
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Measurement:
         state = self.degradation.prepare(self.t[index], self.image_shape, self.ids[index])
         return Operator(self.degradation, state, self.noise_std)
 
-    def select(self, index: slice | np.ndarray) -> "Measurement":
+    def select(self, index: slice | np.ndarray) -> Measurement:
         """Some of the samples as a measurement of their own."""
         return Measurement(
             self.y[index], self.degradation, self.t[index], self.noise_std, self.ids[index], self.image_shape

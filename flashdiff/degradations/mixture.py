@@ -1,15 +1,24 @@
 """A mixture of degradations, on which one severity encoder is trained."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from torch import Tensor
+import lazy_loader as lazy
+from pydantic import Field
 
 from flashdiff.batch import Stream, uniform
 from flashdiff.degradations.base import Degradation, State
 from flashdiff.degradations.gaussian_blur import GaussianBlur
 from flashdiff.degradations.inpainting import RandomInpainting
+from flashdiff.fields import check_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy.load("torch")
 
 
 def _published() -> dict[str, Degradation]:
@@ -25,9 +34,10 @@ class Mixture(Degradation):
     """
 
     members: Mapping[str, Degradation] = field(default_factory=_published)
-    member_seed: int = 0
+    member_seed: Annotated[int, Field(ge=0, description="of which image gets which member")] = 0
 
     def __post_init__(self):
+        check_fields(self)
         if len(self.members) < 2:
             raise ValueError(f"Mixture: members are {list(self.members)}; give at least two.")
         nested = [name for name, member in self.members.items() if isinstance(member, Mixture)]

@@ -1,14 +1,21 @@
 """Linear motion blur."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-import torch
+import lazy_loader as lazy
+from pydantic import Field
 
 from flashdiff.batch import Stream, uniform
 from flashdiff.degradations import kernels
 from flashdiff.degradations.base import Degradation, check_range
+from flashdiff.fields import check_fields
+
+torch = lazy.load("torch")
+
 
 POINTS_PER_PIXEL = 8
 """Camera positions per pixel of the longest motion; the kernel is then within 1e-3 of the integral along the line."""
@@ -23,13 +30,14 @@ class MotionBlur(Degradation):
     id): more severe means further along the same line. A^T is exact, borders included.
     """
 
-    length_min: float = 0.0
-    length_max: float = 20.0
-    angle_seed: int = 0
+    length_min: Annotated[float, Field(ge=0, description="pixels at t = 0")] = 0.0
+    length_max: Annotated[float, Field(gt=0, description="pixels at t = 1")] = 20.0
+    angle_seed: Annotated[int, Field(ge=0, description="of the images' directions")] = 0
     linear: ClassVar[bool] = True
 
     def __post_init__(self):
-        check_range(self, "length", at_least=0)
+        check_fields(self)
+        check_range(self, "length")
 
     def prepare(self, t, image_shape, ids):
         radius = kernels.radius_of(self.length_max / 2, image_shape, "length_max")

@@ -1,15 +1,25 @@
-"""Nonlinear blur: camera shake in linear light with saturation, or the learned operator of Tran et al. 2021."""
+"""Nonlinear blur: camera shake in linear light with saturation."""
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import torch
-from torch import Tensor
+import lazy_loader as lazy
+from pydantic import Field
 
 from flashdiff.batch import Stream, normal, per_sample
-from flashdiff.degradations import encoded_blur, kernels
-from flashdiff.degradations.base import Degradation, check_field, check_range
+from flashdiff.degradations import kernels
+from flashdiff.degradations.base import Degradation, check_range
+from flashdiff.fields import check_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy.load("torch")
+np = lazy.load("numpy")
+
 
 POINTS_PER_PIXEL = 8
 HARMONICS = 3
@@ -19,40 +29,31 @@ TURN_STD = 1.5
 
 @dataclass(frozen=True)
 class NonlinearBlur(Degradation):
-    """Blur that is not linear in the image, differentiable, without adjoint; two implementations behind one name.
+    """Hand-held camera: blur that is not linear in the image, differentiable, without adjoint.
 
-    **weights is None**: hand-held camera. While the shutter is open the camera moves along a random smooth path of
-    length L = length_min + t (length_max - length_min) pixels, light adds up, the sensor saturates:
+    While the shutter is open the camera moves along a random smooth path of length L = length_min + t (length_max -
+    length_min) pixels, light adds up, the sensor saturates:
 
         y = r( min(g * mean over s of r^-1(x)(p + path(s)), 1) ),   g = 1 + t (gain_max - 1)
 
     with the camera response r (see :func:`response`) on [0, 1], which is [-1, 1] here; x is interpolated bilinearly and
     reflected at the borders. The path is the image's own, keyed by (path_seed, image id), and only scaled by L; the
     longer exposure of a longer path is g times as bright. At t = 0 with length_min = 0 this is the identity. Saturated
-    pixels have gradient 0.
-
-    **weights given** (a file, or an https URL with its ``sha256``): y = F(x, k) of Tran, Tran, Phung, Hoai, "Explore
-    Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021), clipped to [-1, 1], with a code of its own for every
-    image, k = 1.2 t N(0, I), keyed by (path_seed, image id). The published operator has no severity: it is t = 1. RGB
-    images, sides in multiples of 128, published 256. Lengths and gain play no part. See
-    :mod:`flashdiff.degradations.encoded_blur`.
+    pixels have gradient 0. What papers call nonlinear blur is :class:`flashdiff.degradations.EncodedBlur`.
     """
 
-    length_min: float = 0.0
-    length_max: float = 20.0
-    gain_max: float = 1.5
-    path_seed: int = 0
-    weights: str | None = None
-    sha256: str | None = None
+    length_min: Annotated[float, Field(ge=0, description="length of the camera's path in pixels at t = 0")] = 0.0
+    length_max: Annotated[float, Field(gt=0, description="pixels at t = 1")] = 20.0
+    gain_max: Annotated[float, Field(ge=1, description="exposure at t = 1 relative to t = 0; above 1 it saturates")] = (
+        1.5
+    )
+    path_seed: Annotated[int, Field(ge=0, description="of the images' paths")] = 0
 
     def __post_init__(self):
-        check_range(self, "length", at_least=0)
-        check_field(self, "gain_max", 1 <= self.gain_max < math.inf, "give 1 (no saturation) or more")
-        encoded_blur.check_source(self.weights, self.sha256)
+        check_fields(self)
+        check_range(self, "length")
 
     def prepare(self, t, image_shape, ids):
-        if self.weights is not None:
-            return {"code": t[:, None, None, None] * encoded_blur.codes(image_shape, ids, self.path_seed, like=t)}
         radius = kernels.radius_of(self.length_max / 2, image_shape, "length_max")
         length = self.length_min + t * (self.length_max - self.length_min)
         points = length[:, None, None] * self._paths(ids, t)
@@ -74,8 +75,6 @@ class NonlinearBlur(Degradation):
         return points - points.mean(1, keepdim=True)
 
     def apply(self, x, state):
-        if self.weights is not None:
-            return encoded_blur.apply(x, state["code"], self.weights, self.sha256)
         light = kernels.correlate(linear_light((x + 1) / 2), state["kernel"])
         return 2 * response((per_sample(state["gain"], light) * light).clamp(max=1)) - 1
 

@@ -1,12 +1,20 @@
 """Super-resolution: the image as a coarser sensor sees it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
-from torch import Tensor
+import lazy_loader as lazy
+from pydantic import Field
 
-from flashdiff.degradations.base import Degradation, check_field
+from flashdiff.degradations.base import Degradation
+from flashdiff.fields import check_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy.load("torch")
 
 
 @dataclass(frozen=True)
@@ -20,11 +28,13 @@ class SuperResolution(Degradation):
     own adjoint. Noise is added to every pixel of y, not once per cell.
     """
 
-    factor_max: float = 4.0
+    factor_max: Annotated[
+        float, Field(gt=1, description="width of a cell in pixels at t = 1; any number, 1 at t = 0")
+    ] = 4.0
     linear: ClassVar[bool] = True
 
     def __post_init__(self):
-        check_field(self, "factor_max", self.factor_max > 1, "give a factor larger than 1")
+        check_fields(self)
 
     def prepare(self, t, image_shape, ids):
         width_of_cell = 1 + t * (self.factor_max - 1)

@@ -29,7 +29,7 @@ from flashdiff.report.style import (
 )
 from flashdiff.report.tables import calibration as binned
 from flashdiff.starts import STARTS
-from flashdiff.study.methods import adaptive, fixed_starts, flash, ladder
+from flashdiff.study.methods import adaptive, fixed_starts, flash_method, ladder
 
 __all__ = [
     "calibration", "degradation_levels", "error_statistics", "gains_of_pairs", "image_grid", "learning_curve", "matched_pairs",
@@ -341,7 +341,7 @@ def gains_of_pairs(records: pd.DataFrame, distances: Mapping[str, str] = DISTANC
             at = [pairs.index([row.degradation, row.solver]) + aside for row in found.itertuples()]
             value, low, high = (scale * found[name].astype(float) for name in ("value", "low", "high"))
             axis.errorbar(value, at, xerr=[value - low, high - value], fmt="o", ms=4, lw=1.2,
-                          color=colour(flash(start)), label=label(flash(start)))  # fmt: skip
+                          color=colour(flash_method(start)), label=label(flash_method(start)))  # fmt: skip
         axis.set(xlabel=words, yticks=range(len(names)), yticklabels=[], ylim=(len(names) - 0.5, -0.5))
     for axis, measure in zip(axes[0], in_figures(), strict=False):
         if measure.unit == "dB":

@@ -11,7 +11,7 @@ import pandas as pd
 from flashdiff.measures import MEASURES, Measure, in_figures
 from flashdiff.report.names import DISTANCES, measure_label, solver_label
 from flashdiff.starts import STARTS
-from flashdiff.study.methods import flash
+from flashdiff.study.methods import flash_method
 from flashdiff.study.methods import rules as start_rules
 from flashdiff.study.records import read_json
 
@@ -146,11 +146,16 @@ def collect(
             gains = read_json(folder / f"reports/metrics/reconstruction-{item}.json")
             speed = read_json(folder / f"reports/timings/speedup-{item}.json")
             for start in start_rules(gains["gains"]):
-                against, of_start = gains["gains"][flash(start)], {"start": start, "distances": gains["distances"]}
-                records.append(record("mean_start", *key, gains["methods"][flash(start)]["start"], **of_start))
+                against, of_start = (
+                    gains["gains"][flash_method(start)],
+                    {"start": start, "distances": gains["distances"]},
+                )
+                records.append(record("mean_start", *key, gains["methods"][flash_method(start)]["start"], **of_start))
                 for claim in ("nfe_ratio", *(measure.gain for measure in MEASURES.values())):
                     records.append(record(claim, *key, against["full_length"][claim], **of_start))
-                records.append(record("wall_clock_ratio", *key, speed["wall_clock_ratio"][flash(start)], **of_start))
+                records.append(
+                    record("wall_clock_ratio", *key, speed["wall_clock_ratio"][flash_method(start)], **of_start)
+                )
                 for claim, baseline in CONTROLS.items():
                     control = against.get(baseline.format(start=start))
                     for measure in in_figures() if control else ():

@@ -10,7 +10,7 @@ from scipy.optimize import isotonic_regression
 from flashdiff.measures import MEASURES, in_figures
 from flashdiff.report.intervals import CORRELATIONS, bootstrap, by_method, paired_gains
 from flashdiff.report.names import label
-from flashdiff.study.methods import adaptive, fixed_starts, flash, main_rule, rules
+from flashdiff.study.methods import adaptive, fixed_starts, flash_method, main_rule, rules
 
 
 def save(table: pd.DataFrame, folder: str | Path, name: str) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def fixed_starts_by_severity(rows: pd.DataFrame, n_resamples: int, seed: int = 0
     """
     psnr, nfe, third = by_method(rows, "psnr"), by_method(rows, "nfe"), _third(rows)
     fixed = sorted(fixed_starts(psnr), key=lambda method: nfe[method].mean())
-    main, table = flash(main_rule(rules(psnr))), []
+    main, table = flash_method(main_rule(rules(psnr))), []
     for images, of_third in psnr.groupby(third, observed=True):
         cost = nfe.loc[of_third.index].mean()
         for method in fixed:
@@ -163,7 +163,7 @@ def across_solvers(rows: Mapping[tuple[str, str], pd.DataFrame], n_resamples: in
     table, references, main = [], {}, next(iter(MEASURES.values()))
     for (degradation, solver), of_pair in rows.items():
         reference, baseline = references.setdefault(degradation, (solver, of_pair[of_pair.method == "full_length"]))
-        ours = of_pair[of_pair.method == flash(main_rule(rules(of_pair.method)))]
+        ours = of_pair[of_pair.method == flash_method(main_rule(rules(of_pair.method)))]
         both = pd.concat([ours.assign(method="flash"), baseline.assign(method="reference")])
         row = {"degradation": degradation, "solver": solver, "reference": reference}
         row |= {"nfe": ours.nfe.mean(), "decodes": ours.decodes.mean(), main.name: ours[main.name].mean()}

@@ -21,17 +21,16 @@ SOLVERS: dict[str, type[Solver]] = {
 __all__ = ["GMLDPS", "LDPS", "PSLD", "SOLVERS", "LatentDAPS", "ReSample", "Solver", "Step", "build", "check"]
 
 
-def build(parameters: Mapping, **fields) -> Solver:
+def build(entry: Mapping, **fields) -> Solver:
     """A study's solver entry -> solver: ``kind`` selects the class, the rest are its fields, ``fields`` override them.
 
-    ``walk`` is a section of its own (:func:`flashdiff.walks.build`), null for the solver's; ``tune`` and ``corrections``
-    are not the solver's and are skipped. Raises ValueError naming an unknown kind, TypeError from the dataclass for an unknown field.
+    ``walk`` is an entry of its own (:func:`flashdiff.walks.build`), null for the solver's. Raises ValueError naming an
+    unknown kind or a field out of its range, TypeError from the dataclass for an unknown field.
     """
-    given = {name: value for name, value in parameters.items() if name not in ("tune", "corrections")} | fields
-    kind = given.pop("kind")
+    given = {**entry, **fields}
+    kind, walk = given.pop("kind"), given.pop("walk", None)
     if kind not in SOLVERS:
         raise ValueError(f"solvers: kind {kind!r} is unknown; choose one of {', '.join(SOLVERS)}.")
-    walk = given.pop("walk", None)
     if walk is not None:
         given["walk"] = walks.build(walk) if isinstance(walk, Mapping) else walk
     return SOLVERS[kind](**given)

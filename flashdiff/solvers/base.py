@@ -1,12 +1,16 @@
 """What every solver is: one pure reverse step on a batch whose samples may stand at different indices."""
 
-from typing import ClassVar, NamedTuple, Protocol
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from flashdiff.degradations import Degradation, Operator
-from flashdiff.prior import Prior
 from flashdiff.walks import Walk
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flashdiff.prior import Prior
 
 
 class Step(NamedTuple):

@@ -1,6 +1,11 @@
 """GML-DPS: LDPS that also keeps the clean estimate on the autoencoder's manifold."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from flashdiff.batch import norms
 from flashdiff.solvers.guided import Guided
@@ -17,12 +22,7 @@ class GMLDPS(Guided):
     """
 
     label = "GML-DPS"
-    gamma: float = 0.05
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.gamma >= 0:
-            raise ValueError(f"solver.gamma: {self.gamma:g}; give a weight >= 0.")
+    gamma: Annotated[float, Field(ge=0, description="weight of ||z0 - E(D(z0))||")] = 0.05
 
     def objective(self, prior, operator, y, z0):
         x0 = prior.decode(z0)

@@ -1,17 +1,26 @@
 """Guided solvers: an unconditional reverse step, corrected by the gradient of an objective through denoiser and decoder."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
-from torch import Tensor
+import lazy_loader as lazy
+from pydantic import Field
 
 from flashdiff.batch import per_sample
 from flashdiff.degradations import Operator
-from flashdiff.prior import Prior
+from flashdiff.fields import check_fields
 from flashdiff.solvers.base import Step
 from flashdiff.walks import EVERY_INDEX, Walk
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flashdiff.prior import Prior
+
+torch = lazy.load("torch")
 
 
 @dataclass(frozen=True)
@@ -24,16 +33,15 @@ class Guided(ABC):
     step, 1 ancestral (DDPM), 0 deterministic DDIM. walk: the indices visited.
     """
 
-    eta: float = 1.0
-    stochasticity: float = 1.0
+    eta: Annotated[float, Field(ge=0, description="step size of one index")] = 1.0
+    stochasticity: Annotated[float, Field(ge=0, le=1, description="1 ancestral (DDPM) steps, 0 deterministic DDIM")] = (
+        1.0
+    )
     walk: Walk = EVERY_INDEX
     needs_adjoint: ClassVar[bool] = False
 
     def __post_init__(self):
-        if not self.eta >= 0:
-            raise ValueError(f"solver.eta: {self.eta:g}; give a step size >= 0.")
-        if not 0 <= self.stochasticity <= 1:
-            raise ValueError(f"solver.stochasticity: {self.stochasticity:g}; give a number in [0, 1].")
+        check_fields(self)
 
     @abstractmethod
     def objective(self, prior: Prior, operator: Operator, y: Tensor, z0: Tensor) -> Tensor:

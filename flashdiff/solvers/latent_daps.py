@@ -1,16 +1,26 @@
 """LatentDAPS: at falling noise levels, a sample of p(z0 | z_i, y) by MCMC, noised again to the next level."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import lazy_loader as lazy
+from pydantic import Field
 
 from flashdiff.batch import per_sample
 from flashdiff.degradations import Operator
-from flashdiff.prior import Prior
+from flashdiff.fields import check_fields
 from flashdiff.solvers.base import Step
 from flashdiff.walks import NoiseLevels, Walk
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flashdiff.prior import Prior
+
+torch = lazy.load("torch")
+
 
 RHO = 7.0
 """Exponent of the rule by which the flow's levels are spaced: Karras et al. 2022, Eq. 5."""
@@ -48,59 +58,48 @@ class LatentDAPS:
     ``decay`` h.
     """
 
-    tau: float | None = 0.01
-    mcmc_steps: int = 35
-    step_size: float = 2.7e-6
-    momentum: float | None = 0.95
-    decay: float = 0.95
-    clip: float | None = None
-    ode_steps: int = 2
+    tau: Annotated[
+        float | None, Field(gt=0, description="standard deviation of the likelihood; null: that of the noise")
+    ] = 0.01
+    mcmc_steps: Annotated[int, Field(ge=1, description="MCMC steps per level, each decodes once")] = 35
+    step_size: Annotated[float, Field(gt=0, description="step h of the MCMC at the largest level")] = 2.7e-6
+    momentum: Annotated[float | None, Field(ge=0, lt=1, description="null: plain Langevin")] = 0.95
+    decay: Annotated[
+        float, Field(gt=0, le=1, description="the step at the smallest level, as a share of the largest's")
+    ] = 0.95
+    clip: Annotated[float | None, Field(gt=0, description="bound on the entries of the data gradient")] = None
+    ode_steps: Annotated[int, Field(ge=1, description="Euler steps of the flow per level, each an evaluation")] = 2
     walk: Walk = PUBLISHED_LEVELS
     needs_adjoint: ClassVar[bool] = False
 
     def __post_init__(self):
-        if self.tau is not None and not self.tau > 0:
-            raise ValueError(f"solver.tau: {self.tau:g}; give a standard deviation > 0, or None for the measurement's.")
-        if self.mcmc_steps < 1:
-            raise ValueError(f"solver.mcmc_steps: {self.mcmc_steps}; give an integer >= 1.")
-        if not self.step_size > 0:
-            raise ValueError(f"solver.step_size: {self.step_size:g}; give a number > 0.")
-        if self.momentum is not None and not 0 <= self.momentum < 1:
-            raise ValueError(
-                f"solver.momentum: {self.momentum:g}; give a number in [0, 1), or None for plain Langevin."
-            )
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"solver.decay: {self.decay:g}; give a share in (0, 1].")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"solver.clip: {self.clip:g}; give a bound > 0, or None for no bound.")
-        if self.ode_steps < 1:
-            raise ValueError(f"solver.ode_steps: {self.ode_steps}; give an integer >= 1.")
+        check_fields(self)
 
-    @torch.no_grad()
     def step(self, prior, operator, y, z, i, i_prev, noise):
         """One step as in :class:`flashdiff.solvers.base.Solver`."""
-        tau = operator.noise_std if self.tau is None else self.tau
-        if tau == 0:
-            raise ValueError("solver.tau: None takes the measurement's noise_std, which is 0; give a number > 0.")
-        levels = ((1 - prior.abar[:-1]) / prior.abar[:-1]).sqrt()  # float64, rising with the index
-        level = levels[i.to(levels.device)]
-        z0_hat = self._flow(prior, levels, z, i)
-        h = per_sample(self._step_size(prior, levels, level), z)
-        pull = per_sample(1 / level**2, z).to(z.dtype)
-        kick, root = h.to(z.dtype), h.sqrt().to(z.dtype)
+        with torch.no_grad():
+            tau = operator.noise_std if self.tau is None else self.tau
+            if tau == 0:
+                raise ValueError("solver.tau: None takes the measurement's noise_std, which is 0; give a number > 0.")
+            levels = ((1 - prior.abar[:-1]) / prior.abar[:-1]).sqrt()  # float64, rising with the index
+            level = levels[i.to(levels.device)]
+            z0_hat = self._flow(prior, levels, z, i)
+            h = per_sample(self._step_size(prior, levels, level), z)
+            pull = per_sample(1 / level**2, z).to(z.dtype)
+            kick, root = h.to(z.dtype), h.sqrt().to(z.dtype)
 
-        z0, velocity = z0_hat, None if self.momentum is None else noise(1)
-        for k in range(self.mcmc_steps):
-            score = -self._gradient(prior, operator, y, z0) / (2 * tau**2) - pull * (z0 - z0_hat)
-            xi = noise(2 + k)
-            if velocity is None:
-                z0 = z0 + kick * score + 2**0.5 * root * xi
-            else:
-                velocity = self.momentum * velocity + root * score + (2 * (1 - self.momentum)) ** 0.5 * xi
-                z0 = z0 + root * velocity
-        abar_prev = per_sample(prior.signal(i_prev), z)
-        z_prev = abar_prev.sqrt().to(z.dtype) * z0 + (1 - abar_prev).sqrt().to(z.dtype) * noise(0)
-        return Step(z_prev, evaluations=self.ode_steps, decodes=self.mcmc_steps)
+            z0, velocity = z0_hat, None if self.momentum is None else noise(1)
+            for k in range(self.mcmc_steps):
+                score = -self._gradient(prior, operator, y, z0) / (2 * tau**2) - pull * (z0 - z0_hat)
+                xi = noise(2 + k)
+                if velocity is None:
+                    z0 = z0 + kick * score + 2**0.5 * root * xi
+                else:
+                    velocity = self.momentum * velocity + root * score + (2 * (1 - self.momentum)) ** 0.5 * xi
+                    z0 = z0 + root * velocity
+            abar_prev = per_sample(prior.signal(i_prev), z)
+            z_prev = abar_prev.sqrt().to(z.dtype) * z0 + (1 - abar_prev).sqrt().to(z.dtype) * noise(0)
+            return Step(z_prev, evaluations=self.ode_steps, decodes=self.mcmc_steps)
 
     def _flow(self, prior: Prior, levels: Tensor, z: Tensor, i: Tensor) -> Tensor:
         """z0_hat (B, c, h, w) from z at the indices i (B,); levels (N,)."""

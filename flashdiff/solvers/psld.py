@@ -1,7 +1,11 @@
 """PSLD: GML-DPS whose manifold term sees the image with its measured part replaced by the measurement."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from flashdiff.batch import norms
 from flashdiff.solvers.guided import Guided
@@ -17,13 +21,8 @@ class PSLD(Guided):
     2024, appendix on baselines.
     """
 
-    gamma: float = 0.2
+    gamma: Annotated[float, Field(ge=0, description="weight of ||z0 - E(A^T y + D(z0) - A^T A D(z0))||")] = 0.2
     needs_adjoint: ClassVar[bool] = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.gamma >= 0:
-            raise ValueError(f"solver.gamma: {self.gamma:g}; give a weight >= 0.")
 
     def objective(self, prior, operator, y, z0):
         x0 = prior.decode(z0)

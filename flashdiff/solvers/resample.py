@@ -1,17 +1,27 @@
 """ReSample: DDIM without guidance, and now and then a clean estimate that is optimised until it explains the data."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
-from torch import Tensor
+import lazy_loader as lazy
+from pydantic import Field
 
 from flashdiff.batch import per_sample
 from flashdiff.degradations import Operator
-from flashdiff.prior import Prior
+from flashdiff.fields import check_fields
 from flashdiff.solvers.base import Step
 from flashdiff.walks import Strided, Walk
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flashdiff.prior import Prior
+
+torch = lazy.load("torch")
+
 
 PUBLISHED_WALK = Strided(2)
 """500 steps of 1000."""
@@ -48,44 +58,40 @@ class ReSample:
     it walks by two, and resamples in the last step, too, which mixes z0* with z'.
     """
 
-    g: float = 400.0
-    every: int = 10
-    learning_rate: float = 0.1
-    max_iterations: int = 100
-    chaotic_above: float = 0.75
-    semantic_above: float = 0.3
+    g: Annotated[float, Field(ge=0, description="strength of the resampling")] = 400.0
+    every: Annotated[int, Field(ge=1, description="hard data consistency at every so-many-th step of two indices")] = 10
+    learning_rate: Annotated[float, Field(gt=0, description="Adam's")] = 0.1
+    max_iterations: Annotated[int, Field(ge=1, description="Adam's, at most")] = 100
+    chaotic_above: Annotated[
+        float, Field(ge=0, le=1, description="share of the diffusion above which nothing is solved")
+    ] = 0.75
+    semantic_above: Annotated[
+        float, Field(ge=0, le=1, description="share above which it is solved in pixels, below it in the latent")
+    ] = 0.3
     walk: Walk = PUBLISHED_WALK
     needs_adjoint: ClassVar[bool] = False
 
     def __post_init__(self):
-        if not self.g >= 0:
-            raise ValueError(f"solver.g: {self.g:g}; give a resampling strength >= 0.")
-        if self.every < 1:
-            raise ValueError(f"solver.every: {self.every}; give a number of steps >= 1.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"solver.learning_rate: {self.learning_rate:g}; give a number > 0.")
-        if self.max_iterations < 1:
-            raise ValueError(f"solver.max_iterations: {self.max_iterations}; give an integer >= 1.")
-        if not 0 <= self.semantic_above <= self.chaotic_above <= 1:
+        check_fields(self)
+        if self.semantic_above > self.chaotic_above:
             raise ValueError(
-                f"solver.semantic_above: {self.semantic_above:g}, chaotic_above: {self.chaotic_above:g}; "
-                "give shares of the diffusion with 0 <= semantic_above <= chaotic_above <= 1."
+                f"ReSample: semantic_above is {self.semantic_above!r}; give at most chaotic_above, {self.chaotic_above!r}."
             )
 
-    @torch.no_grad()
     def step(self, prior, operator, y, z, i, i_prev, noise):
         """One step as in :class:`flashdiff.solvers.base.Solver`."""
-        z0 = prior.predict_z0(z, i)
-        z_next = prior.reverse(z, z0, i, i_prev, noise(0), 1.0)
-        decodes = torch.zeros_like(i)
-        consistent = self.is_consistent(i, i_prev, prior.n_steps)
-        semantic = i > self.semantic_above * prior.n_steps
-        for some, optimise in ((consistent & semantic, self._in_pixels), (consistent & ~semantic, self._in_latent)):
-            if bool(some.any()):
-                z0_star, decodes[some] = optimise(prior, _select(operator, some), y[some], z0[some])
-                resampled = self._resample(prior, z0_star, z_next[some], i[some], i_prev[some], noise(1)[some])
-                z_next[some] = resampled.to(z_next.dtype)
-        return Step(z_next, evaluations=1, decodes=decodes)
+        with torch.no_grad():
+            z0 = prior.predict_z0(z, i)
+            z_next = prior.reverse(z, z0, i, i_prev, noise(0), 1.0)
+            decodes = torch.zeros_like(i)
+            consistent = self.is_consistent(i, i_prev, prior.n_steps)
+            semantic = i > self.semantic_above * prior.n_steps
+            for some, optimise in ((consistent & semantic, self._in_pixels), (consistent & ~semantic, self._in_latent)):
+                if bool(some.any()):
+                    z0_star, decodes[some] = optimise(prior, _select(operator, some), y[some], z0[some])
+                    resampled = self._resample(prior, z0_star, z_next[some], i[some], i_prev[some], noise(1)[some])
+                    z_next[some] = resampled.to(z_next.dtype)
+            return Step(z_next, evaluations=1, decodes=decodes)
 
     def is_consistent(self, i: Tensor, i_prev: Tensor, n_steps: int) -> Tensor:
         """Whether hard consistency is enforced on the way from i to i_prev (B,): bool (B,)."""

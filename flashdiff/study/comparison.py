@@ -28,9 +28,9 @@ from flashdiff.sampling import EngineReport
 from flashdiff.severity import Severity, SeverityEncoder, latent_error_variance
 from flashdiff.solvers import build as build_solver
 from flashdiff.solvers import check
-from flashdiff.starts import STARTS, ConsistentStart, FixedStart, InversionStart, PublishedStart, Start, match_snr
+from flashdiff.starts import STARTS, FixedStart, Start, match_snr
 from flashdiff.study.experiments import uniform_levels
-from flashdiff.study.methods import flash, rules
+from flashdiff.study.methods import flash_method
 from flashdiff.study.records import significant
 from flashdiff.study.store import Store
 from flashdiff.training.loop import keyed
@@ -60,7 +60,7 @@ class Bench:
     @classmethod
     def load(
         cls, split: str, n_images: int, degradation: Mapping, degradation_name: str, solver: Mapping, seed: int,
-        batch_size: int, distances: str = "features",
+        batch_size: int, distances: str = "features", levels: Sequence[float] | None = None,
     ) -> Self:  # fmt: skip
         """The models and the first images of a split below the study's folder, for entries of the study file.
 
@@ -76,21 +76,22 @@ class Bench:
             solver,
             seed=seed,
             batch_size=batch_size,
+            levels=levels,
         )
 
     @classmethod
     def build(
         cls, prior: Prior, encoder: SeverityEncoder, distances: Distances, x: Tensor, degradation: Mapping, solver: Mapping,
-        *, seed: int, batch_size: int,
+        *, seed: int, batch_size: int, levels: Sequence[float] | None = None,
     ) -> Self:  # fmt: skip
-        """Measure x for a study's degradation and solver entries, at levels t ~ U[0, 1], or in the entry's ``levels``.
+        """Measure x for a study's degradation and solver entries, at levels t ~ U[0, 1], or between the two ``levels``.
 
         Raises ValueError at once when the solver is not defined on the degradation.
         """
         operator, noise_std = build_degradation(degradation)
         check(build_solver(solver), operator)
         ids = np.arange(len(x))
-        lowest, highest = degradation.get("levels") or (0.0, 1.0)
+        lowest, highest = levels or (0.0, 1.0)
         t = lowest + (highest - lowest) * uniform_levels(ids, seed, x)
         measurement = measure(x, operator, t, noise_std, seed=seed, ids=ids)
         return cls(prior, encoder, distances, x, measurement, solver, seed, batch_size)
@@ -129,28 +130,27 @@ class Bench:
         return {name: np.asarray(value, dtype=float) for name, value in quality.items()}
 
 
-def tune(
-    bench: Bench,
-    grid: Mapping[str, Sequence[float]],
-    corrections: Sequence[float],
-    consistent: Sequence[float],
-    inversion: Sequence[int] = (),
-) -> tuple[dict[str, dict[str, dict[str, float]]], pd.DataFrame]:
+def _combinations(grid: Mapping[str, Sequence]) -> list[dict]:
+    """{name: values} -> one dict per combination of values."""
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def tune(bench: Bench, candidates: Mapping[str, Mapping]) -> tuple[dict[str, dict[str, dict]], pd.DataFrame]:
     """Choose every method's solver fields and start options by mean PSNR on ``bench``'s validation images.
 
-    grid: field of the solver -> candidates, all combinations are tried; corrections (c), consistent (k) and inversion
-    (strides) are the candidates of the start rules; the fixed start, at the mean of the adaptive ones and so at equal mean
-    NFE, tries both shares of fresh noise. Returns the choices {method: {"solver": ..., "start": ...}} for full_length, the
-    adaptive methods and fixed, and the table of all trials: method, the options, nfe, psnr, ssim, perceptual (means).
+    candidates: {"solver": {field: values}, "starts": {rule: {option: values}}}, a study's ``tune.candidates`` of the
+    solver; all combinations are tried. The fixed start, at the mean of the adaptive ones and so at equal mean NFE, tries
+    both shares of fresh noise. Returns the choices {method: {"solver": ..., "start": ...}} for full_length, the adaptive
+    methods and fixed, and the table of all trials: method, the options, nfe, and means of the measures.
     """
-    settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    settings = _combinations(candidates["solver"])
     starts: dict[str, list[tuple[dict, Start | None]]] = {
-        "flash_published": [({"correction": c}, PublishedStart(c)) for c in corrections],
-        "flash_consistent": [({"k": k}, ConsistentStart(k)) for k in consistent],
-        "flash_inversion": [({"stride": s}, InversionStart(s)) for s in inversion],
-        "fixed": [({"fresh": f}, FixedStart(bench.mean_start, f)) for f in (0.0, 1.0)],
-        "full_length": [({}, None)],
+        flash_method(rule): [(options, start(**options)) for options in _combinations(candidates["starts"][rule])]
+        for rule, start in STARTS.items()
+        if rule in candidates["starts"]
     }
+    starts["fixed"] = [({"fresh": f}, FixedStart(bench.mean_start, f)) for f in (0.0, 1.0)]
+    starts["full_length"] = [({}, None)]
     trials, chosen = [], {}
     for method, options in starts.items():
         found = []
@@ -181,13 +181,16 @@ def methods(
     severity = bench.severity
     shuffled = severity._replace(variance=severity.variance[_cyclic_shuffle(len(severity.variance), bench.seed)])
     random = severity._replace(variance=_random_variance(bench).to(severity.variance))
-    tuned = {rule: chosen[flash(rule)] for rule in rules(chosen)}
-    adaptive = {rule: bench.flash(STARTS[rule](**found["start"]), found["solver"]) for rule, found in tuned.items()}
+    adaptive = {
+        rule: bench.flash(start(**chosen[flash_method(rule)]["start"]), chosen[flash_method(rule)]["solver"])
+        for rule, start in STARTS.items()
+        if flash_method(rule) in chosen
+    }
     fixed = FixedStart(bench.mean_start, chosen["fixed"]["start"]["fresh"])
 
     yield "no_diffusion", bench.flash(FixedStart(-1), chosen["fixed"]["solver"]), severity
     for rule, run in adaptive.items():
-        yield flash(rule), run, None
+        yield flash_method(rule), run, None
     yield "fixed_mean", bench.flash(fixed, chosen["fixed"]["solver"]), severity
     for rule, run in adaptive.items() if controls else ():
         yield f"shuffled_{rule}", run, shuffled

@@ -10,7 +10,7 @@ CONTROLS = ("shuffled", "random")
 """Negative controls, one per start rule: severities of other images, and starts that know nothing of the image."""
 
 
-def flash(rule: str) -> str:
+def flash_method(rule: str) -> str:
     """The adaptive method that walks with a start rule."""
     return f"flash_{rule}"
 
@@ -23,12 +23,12 @@ def controls(rule: str) -> tuple[str, ...]:
 def rules(methods: Iterable[str]) -> list[str]:
     """The start rules whose adaptive method is among the methods, in the order of STARTS."""
     found = set(methods)
-    return [rule for rule in STARTS if flash(rule) in found]
+    return [rule for rule in STARTS if flash_method(rule) in found]
 
 
 def adaptive(methods: Iterable[str]) -> list[str]:
     """Those of the methods that are adaptive, in the order of STARTS."""
-    return [flash(rule) for rule in rules(methods)]
+    return [flash_method(rule) for rule in rules(methods)]
 
 
 def main_rule(rules: Iterable[str]) -> str:

@@ -1,14 +1,34 @@
 """The schema of a study: every parameter with its unit and its range, checked before any work starts.
 
-Nothing heavy is imported here: a wrong parameter is one sentence in a second.
+What a solver, a degradation or a walk can be told stands in its dataclass, and its entry here is made from that. Nothing
+heavy is loaded (those modules load torch when they compute): a wrong parameter is one sentence in a second.
 """
 
 import difflib
-import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, fields
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from flashdiff import degradations, solvers
+from flashdiff.degradations import DEGRADATIONS, Mixture
+from flashdiff.fields import field_types
+from flashdiff.solvers import SOLVERS
+from flashdiff.starts import STARTS
+from flashdiff.walks import WALKS, Walk
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -153,227 +173,55 @@ class UsePrior(Section):
         description="folder of a prior, or a CompVis .ckpt with its config.yaml beside it, relative to the study's folder; "
         "or the id of a model on the hub"
     )
+    severity: dict[Name, str] = Field(
+        {}, description="degradation -> the authors' severity encoder (.ckpt), which is used instead of training one"
+    )
 
 
 PriorSection = Annotated[TrainPrior | UsePrior, Field(discriminator="kind")]
 
 
-class DegradationSection(Section):
-    """What all degradations have."""
+class Entry(Section):
+    """A solver, degradation or walk: ``kind``, and what its dataclass can be told; what the file leaves out stays out."""
 
-    noise_std: float = Field(ge=0, le=2, description="standard deviation of the noise, [-1, 1] units")
-    levels: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
-        None, description="lowest and highest level t of the images that are reconstructed; null: 0 and 1"
-    )
-
-    @field_validator("levels")
-    @classmethod
-    def _two(cls, levels):
-        if levels is not None and (len(levels) != 2 or levels[0] > levels[1]):
-            raise ValueError(f"{levels} must be the lowest level and the highest")
-        return levels
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialise):
+        return {name: value for name, value in serialise(self).items() if name in self.model_fields_set}
 
 
-class GaussianBlurEntry(DegradationSection):
-    kind: Literal["gaussian_blur"]
-    std_min: float = Field(ge=0, description="pixels at t = 0")
-    std_max: Positive = Field(description="pixels at t = 1")
-    radius: Count = Field(description="half width of the kernel in pixels")
-
-    @model_validator(mode="after")
-    def _range(self):
-        if self.std_max <= self.std_min:
-            raise ValueError(f"std_max ({self.std_max}) must be larger than std_min ({self.std_min})")
-        return self
-
-
-class RandomInpaintingEntry(DegradationSection):
-    kind: Literal["random_inpainting"]
-    drop_max: float = Field(gt=0, le=1, description="share of pixels dropped at t = 1")
+def _entry(kind: str, cls: type, kinds: Mapping[Any, Any], **more: Any) -> type[Entry]:
+    """The entry of one dataclass, from its annotations; ``kinds``: what stands for a field that is an object itself."""
+    defaults = {f.name: ... if f.default is f.default_factory is MISSING else f.default for f in fields(cls)}
+    given: dict[str, Any] = {}
+    for name, annotation in field_types(cls).items():
+        own = kinds.get(annotation, annotation)
+        given[name] = (own, defaults[name] if own is annotation else kinds["default", annotation])
+    model = create_model(cls.__name__, __base__=Entry, kind=(Literal[kind], ...), **more, **given)
+    model.__doc__ = cls.__doc__
+    return model
 
 
-class BoxInpaintingEntry(DegradationSection):
-    kind: Literal["box_inpainting"]
-    side_max: float = Field(gt=0, le=1, description="height and width of the box at t = 1, as a share of the image's")
+def _entries(registry: Mapping[str, type], kinds: Mapping[Any, Any] | None = None, **more: Any) -> Any:
+    """One of the registry's members, told apart by ``kind``."""
+    made = {kind: _entry(kind, cls, kinds or {}, **more) for kind, cls in registry.items()}
+    _KINDS.update(made)
+    return Annotated[reduce(or_, made.values()), Field(discriminator="kind")]
 
 
-class MotionBlurEntry(DegradationSection):
-    kind: Literal["motion_blur"]
-    length_min: float = Field(ge=0, description="pixels at t = 0")
-    length_max: Positive = Field(description="pixels at t = 1")
+_KINDS: dict[str, type[Section]] = {"train_prior": TrainPrior, "use_prior": UsePrior}
+"""Every ``kind`` of a study file and its section."""
 
-    @model_validator(mode="after")
-    def _range(self):
-        if self.length_max <= self.length_min:
-            raise ValueError(f"length_max ({self.length_max}) must be larger than length_min ({self.length_min})")
-        return self
-
-
-class SuperResolutionEntry(DegradationSection):
-    kind: Literal["super_resolution"]
-    factor_max: float = Field(gt=1, description="width of a cell in pixels at t = 1; any number, 1 at t = 0")
-
-
-class NonlinearBlurEntry(DegradationSection):
-    """Camera shake with saturation (lengths and gain), or the published network (weights); never both."""
-
-    kind: Literal["nonlinear_blur"]
-    length_min: float | None = Field(None, ge=0, description="length of the camera's path in pixels at t = 0")
-    length_max: Positive | None = Field(None, description="pixels at t = 1")
-    gain_max: float | None = Field(None, ge=1, description="exposure at t = 1 relative to t = 0; above 1 it saturates")
-    weights: str | None = Field(None, description="file or https URL of the published network")
-    sha256: str | None = Field(None, description="of the weights, hexadecimal; needed with a URL")
-
-    @model_validator(mode="after")
-    def _one_of_two(self):
-        for field in ("length_min", "length_max", "gain_max"):
-            if self.weights is None and getattr(self, field) is None:
-                raise ValueError(f"{field} is missing; add it, or weights for the published network")
-            if self.weights is not None and getattr(self, field) is not None:
-                raise ValueError(f"{field} plays no part with weights; remove one of them")
-        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"sha256 ({self.sha256}) must be 64 hexadecimal digits in small letters")
-        if self.weights is None:
-            if self.length_max <= self.length_min:
-                raise ValueError(f"length_max ({self.length_max}) must be larger than length_min ({self.length_min})")
-            if self.sha256 is not None:
-                raise ValueError("sha256 stands without weights; remove it, or add the weights that it belongs to")
-        elif "://" in self.weights:
-            if not self.weights.startswith("https://"):
-                raise ValueError(f"weights ({self.weights}) must be a file or an https URL")
-            if self.sha256 is None:
-                raise ValueError("sha256 is missing; a download is only used with its checksum")
-        return self
-
-
-PlainEntry = Annotated[
-    GaussianBlurEntry
-    | RandomInpaintingEntry
-    | BoxInpaintingEntry
-    | MotionBlurEntry
-    | SuperResolutionEntry
-    | NonlinearBlurEntry,
-    Field(discriminator="kind"),
-]
-
-
-class MixtureEntry(DegradationSection):
-    """Members are entries of their own, not names: so DVC sees when one changes. YAML's anchors save the copying."""
-
-    kind: Literal["mixture"]
-    members: dict[Name, PlainEntry] = Field(description="each image gets one of them")
-
-    @model_validator(mode="after")
-    def _fit(self):
-        if len(self.members) < 2:
-            raise ValueError(f"members: {list(self.members)} must be at least two degradations")
-        for name, member in self.members.items():
-            if member.levels is not None:
-                raise ValueError(f"members.{name}.levels: {member.levels} plays no part in a mixture; remove it")
-            if member.noise_std != self.noise_std:
-                raise ValueError(
-                    f"members.{name} has noise_std {member.noise_std}, the mixture {self.noise_std}; give both the same"
-                )
-        return self
-
-
-DegradationEntry = Annotated[PlainEntry | MixtureEntry, Field(discriminator="kind")]
-
-
-class StridedEntry(Section):
-    kind: Literal["strided"]
-    stride: Count = Field(description="every stride-th index")
-
-
-class EvenlySpacedEntry(Section):
-    kind: Literal["evenly_spaced"]
-    steps: Count = Field(description="indices visited between the start and 0")
-
-
-class NoiseLevelsEntry(Section):
-    kind: Literal["noise_levels"]
-    levels: int = Field(ge=2)
-    s_max: Positive = Field(description="largest noise level, sqrt((1 - abar) / abar)")
-    s_min: Positive = Field(description="smallest noise level")
-
-    @model_validator(mode="after")
-    def _range(self):
-        if self.s_max <= self.s_min:
-            raise ValueError(f"s_max ({self.s_max}) must be larger than s_min ({self.s_min})")
-        return self
-
-
-WalkEntry = Annotated[StridedEntry | EvenlySpacedEntry | NoiseLevelsEntry, Field(discriminator="kind")]
-NotNegative = Annotated[float, Field(ge=0)]
-Corrections = Annotated[
-    list[Annotated[float, Field(ge=1)]], Field(min_length=1, description="c of the published start")
-]
-StepSizes = Annotated[list[NotNegative], Field(min_length=1, description="candidates")]
-
-
-class SolverSection(Section):
-    """What all solvers have."""
-
-    corrections: Corrections | None = Field(None, description="instead of tune.corrections, for this solver")
-
-
-class GuidedTune(Section):
-    eta: StepSizes = Field(description="candidates for the step size")
-
-
-class GuidedEntry(SolverSection):
-    """What solvers that follow a gradient share; the walk is the solver's own where it is null or left out."""
-
-    stochasticity: float = Field(1.0, ge=0, le=1, description="1 ancestral (DDPM) steps, 0 deterministic DDIM")
-    walk: WalkEntry | None = None
-    tune: GuidedTune = Field(description="what the tuning stage tries")
-
-
-class LDPSEntry(GuidedEntry):
-    kind: Literal["ldps"]
-
-
-class GMLDPSEntry(GuidedEntry):
-    kind: Literal["gml_dps"]
-    gamma: NotNegative = Field(description="weight of ||z0 - E(D(z0))||")
-
-
-class PSLDEntry(GuidedEntry):
-    kind: Literal["psld"]
-    gamma: NotNegative = Field(description="weight of ||z0 - E(A^T y + D(z0) - A^T A D(z0))||")
-
-
-class ReSampleTune(Section):
-    g: StepSizes = Field(description="candidates for the strength of the resampling")
-
-
-class ReSampleEntry(SolverSection):
-    kind: Literal["resample"]
-    every: Count = Field(10, description="hard data consistency at every so-many-th step of two indices")
-    learning_rate: Positive = Field(0.1, description="Adam's")
-    max_iterations: Count = Field(100, description="Adam's, at most")
-    walk: WalkEntry | None = None
-    tune: ReSampleTune
-
-
-class LatentDAPSTune(Section):
-    step_size: Annotated[list[Positive], Field(min_length=1, description="candidates for the step h of the MCMC")]
-
-
-class LatentDAPSEntry(SolverSection):
-    kind: Literal["latent_daps"]
-    tau: Positive | None = Field(0.01, description="standard deviation of the likelihood; null: that of the noise")
-    mcmc_steps: Count = Field(35, description="MCMC steps per level, each decodes once")
-    momentum: float | None = Field(0.95, ge=0, lt=1, description="null: plain Langevin")
-    decay: float = Field(0.95, gt=0, le=1, description="the step at the smallest level, as a share of the largest's")
-    clip: Positive | None = Field(None, description="bound on the entries of the data gradient")
-    walk: WalkEntry | None = None
-    tune: LatentDAPSTune
-
-
-SolverEntry = Annotated[
-    LDPSEntry | GMLDPSEntry | PSLDEntry | ReSampleEntry | LatentDAPSEntry, Field(discriminator="kind")
-]
+NOISE = Annotated[float, Field(ge=0, le=2, description="standard deviation of the noise, [-1, 1] units")]
+WalkEntry = _entries(WALKS)
+SolverEntry = _entries(SOLVERS, {Walk: WalkEntry | None, ("default", Walk): None})
+PlainEntry = _entries({k: c for k, c in DEGRADATIONS.items() if c is not Mixture}, noise_std=(NOISE, ...))
+_MEMBERS = field_types(Mixture)["members"]
+MixtureEntry = _entry(
+    "mixture", Mixture, {_MEMBERS: dict[Name, PlainEntry], ("default", _MEMBERS): ...}, noise_std=(NOISE, ...)
+)
+"""Members are entries of their own, not names: so DVC sees when one changes. YAML's anchors save the copying."""
+_KINDS["mixture"] = MixtureEntry
+DegradationEntry = Annotated[get_args(PlainEntry)[0] | MixtureEntry, Field(discriminator="kind")]
 
 
 class Pair(Section):
@@ -395,9 +243,6 @@ class Severity(Section):
         1,
         description="parts in which a process works off its images of a step, to save memory; results differ by rounding alone",
     )
-    published: dict[Name, str] | None = Field(
-        None, description="degradation -> the authors' severity encoder (.ckpt), which is used instead of training one"
-    )
 
     @model_validator(mode="after")
     def _parts(self):
@@ -416,18 +261,31 @@ class Correlation(Section):
     bootstrap: int = Field(ge=100)
 
 
+Values = Annotated[list[Any], Field(min_length=1)]
+
+
+class Candidates(Section):
+    """What the tuning stage tries for one solver; one value each: nothing is chosen, and nothing is run."""
+
+    solver: dict[Name, Values] = Field(description="field of the solver -> values; all combinations are tried")
+    starts: dict[Name, dict[Name, Values]] = Field(
+        min_length=1, description="start rules to compare -> option -> values"
+    )
+
+
 class Tune(Section):
-    n_images: Count
+    n_images: Count = Field(description="validation images")
     batch_size: Count
-    corrections: Corrections
-    consistent: list[Annotated[float, Field(ge=1)]] = Field(min_length=1, description="k of the consistent start")
-    inversion: list[Count] = Field(description="strides of DDIM inversion; none: that start is left out")
+    candidates: dict[Name, Candidates] = Field(description="one entry per solver of the study")
 
 
 class Reconstruction(Section):
     n_images: int = Field(ge=4)
     batch_size: Count
     fixed_starts: list[Annotated[int, Field(ge=0)]]
+    levels: dict[Name, list[Annotated[float, Field(ge=0, le=1)]]] = Field(
+        {}, description="degradation -> lowest and highest level t of its images; all levels where it is not named"
+    )
     distances: Literal["features", "published"] = Field(
         description="perceptual and Frechet distance: by the prior's own classifier, or LPIPS and FID"
     )
@@ -493,26 +351,99 @@ class Study(Section):
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
-        for name in self.severity.published or {}:
-            if name not in self.degradations:
-                raise ValueError(
-                    f"severity.published.{name}: not among the degradations of the study; "
-                    f"choose one of {', '.join(self.degradations)}"
-                )
-        for name, pair in self.pairs.items():
-            for field, known in (("degradation", self.degradations), ("solver", self.solvers)):
-                if getattr(pair, field) not in known:
-                    raise ValueError(
-                        f"pairs.{name}.{field}: {getattr(pair, field)!r} is not among the {field}s of the study; "
-                        f"choose one of {', '.join(known)}"
-                    )
-            if name != f"{pair.degradation}-{pair.solver}":
-                raise ValueError(f"pairs.{name}: its name must be {pair.degradation}-{pair.solver}")
-            if self.solvers[pair.solver].kind in _NEED_ADJOINT and not _linear(self.degradations[pair.degradation]):
-                raise ValueError(
-                    f"pairs.{name}: {pair.solver} needs the adjoint A^T, and {pair.degradation} is not linear; remove the pair"
-                )
+        # the second part looks up what the first has checked
+        for parts in ((self._of_objects, self._of_names), (self._of_pairs, self._of_candidates)):
+            if problems := [problem for part in parts for problem in part()]:
+                raise ValueError("\n".join(problems))
         return self
+
+    def _of_objects(self) -> Iterator[str]:
+        """What the classes themselves refuse: fields that do not fit one another."""
+        for section, room in (("degradations", degradations), ("solvers", solvers)):
+            for name, entry in getattr(self, section).items():
+                try:
+                    room.build(entry.model_dump())
+                except (ValueError, TypeError) as error:
+                    yield f"{section}.{name}: {str(error).removesuffix('.')}"
+
+    def _of_names(self) -> Iterator[str]:
+        """Degradations and solvers that the study does not have."""
+        named = [(f"reconstruction.levels.{name}", name, self.degradations) for name in self.reconstruction.levels]
+        named += [(f"prior.severity.{name}", name, self.degradations) for name in getattr(self.prior, "severity", {})]
+        named += [(f"tune.candidates.{name}", name, self.solvers) for name in self.tune.candidates]
+        for name, pair in self.pairs.items():
+            named += [(f"pairs.{name}.degradation", pair.degradation, self.degradations)]
+            named += [(f"pairs.{name}.solver", pair.solver, self.solvers)]
+        for field, name, known in named:
+            if name not in known:
+                kind = "degradation" if known is self.degradations else "solver"
+                yield f"{field}: {name!r} is not among the {kind}s of the study; choose one of {', '.join(known)}"
+        for name, levels in self.reconstruction.levels.items():
+            if len(levels) != 2 or levels[0] > levels[1]:
+                yield f"reconstruction.levels.{name}: {levels} must be the lowest level and the highest"
+        for name in self.solvers:
+            if name not in self.tune.candidates:
+                yield f"tune.candidates.{name}: missing; say what is tried for that solver, or remove it"
+
+    def _of_pairs(self) -> Iterator[str]:
+        for name, pair in self.pairs.items():
+            if name != f"{pair.degradation}-{pair.solver}":
+                yield f"pairs.{name}: its name must be {pair.degradation}-{pair.solver}"
+                continue
+            degradation, _ = degradations.build(self.degradations[pair.degradation].model_dump())
+            try:
+                solvers.check(solvers.build(self.solvers[pair.solver].model_dump()), degradation)
+            except ValueError as error:
+                yield f"pairs.{name}: {str(error).removesuffix('.')}"
+
+    def _of_candidates(self) -> Iterator[str]:
+        """Fields and options that the classes do not have, and values that they refuse."""
+        for name, candidates in self.tune.candidates.items():
+            place, entry = f"tune.candidates.{name}", self.solvers[name]
+            known = type(entry).model_fields.keys() - {"kind"}
+            for field, values in candidates.solver.items():
+                if field in entry.model_fields_set:
+                    yield f"{place}.solver.{field}: solvers.{name} has it, too; remove it from one of them"
+                else:
+                    yield from _refused(
+                        f"{place}.solver.{field}", field, known, values, solvers.build, entry.model_dump()
+                    )
+            for rule, options in candidates.starts.items():
+                if rule not in STARTS:
+                    yield f"{place}.starts.{rule}: unknown name; choose one of {', '.join(STARTS)}"
+                    continue
+                for option, values in options.items():
+                    known = field_types(STARTS[rule]).keys()
+                    yield from _refused(
+                        f"{place}.starts.{rule}.{option}", option, known, values, _start, {"rule": rule}
+                    )
+
+
+def _start(entry: Mapping, **options: Any) -> object:
+    return STARTS[entry["rule"]](**options)
+
+
+def _refused(
+    place: str, field: str, known: Iterable[str], values: list, build: Callable[..., object], entry: Mapping
+) -> Iterator[str]:
+    """What is wrong with candidates of a field of the object that ``build`` makes of an entry."""
+    if field not in known:
+        yield f"{place}: unknown name{_near(field, known)}"
+        return
+    for value in values:
+        try:
+            build(entry, **{field: value})
+        except (ValueError, TypeError) as error:
+            yield f"{place}: {str(error).removesuffix('.')}"
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith("?") else f"{sentence}."
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else "; remove it"
 
 
 def load(path: str | Path = "params.yaml") -> Study:
@@ -539,18 +470,23 @@ def load(path: str | Path = "params.yaml") -> Study:
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        raise StudyError("\n".join(f"{path}: {_sentence(problem)}" for problem in error.errors())) from None
+        problems = [line for problem in error.errors() for line in _sentences(problem)]
+        raise StudyError("\n".join(f"{path}: {line}" for line in problems)) from None
+
+
+def _sentences(problem: dict[str, Any]) -> list[str]:
+    """The sentences of one of pydantic's problems: a check of the whole study may find several."""
+    return [_sentence(problem | {"msg": message}) for message in problem["msg"].split("\n")]
 
 
 def _sentence(problem: dict[str, Any]) -> str:
-    """One sentence for one of pydantic's problems: the field, its value, what to do."""
+    """One sentence: the field, its value, what to do."""
     location, value, kind = [str(part) for part in problem["loc"]], problem.get("input"), problem["type"]
     beside = _names_beside(location)
     field = ".".join(part for part in _without_kinds(location) if part != "[key]")
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], beside, n=1)
-        return f"{field}: unknown name{f'; did you mean {near[0]!r}?' if near else '; remove it.'}"
+        return _ended(f"{field}: unknown name{_near(location[-1], beside)}")
     if kind == "missing":
         return f"{field}: missing; add it."
     if kind == "union_tag_not_found":
@@ -561,41 +497,14 @@ def _sentence(problem: dict[str, Any]) -> str:
         return f"{field}: {value!r} is not valid: it should be a section, with one 'name: value' per line."
     if kind == "too_short":
         return f"{field}: empty; give at least one entry."
+    if kind == "string_pattern_mismatch" and "64" in problem["ctx"]["pattern"]:
+        return f"{field}: {value!r} is not valid: a SHA-256 is 64 hexadecimal digits in small letters."
     if kind == "string_pattern_mismatch":
         signs = "_ and -" if "-]" in problem["ctx"]["pattern"] else "_"
         return f"{field}: {value!r} is not valid: use small letters and digits, and after the first {signs}, too."
     if kind == "value_error":
-        return f"{field}: {message}." if field else f"{message}."
+        return _ended(f"{field}: {message}" if field else message)
     return f"{field}: {value!r} is not valid: {message[0].lower()}{message[1:]}."
-
-
-_NEED_ADJOINT = {"psld"}
-
-
-def _linear(entry: Section) -> bool:
-    """Whether a degradation entry's operator has an adjoint (the schema loads no operators, so it is said twice)."""
-    return entry.kind != "nonlinear_blur" and all(_linear(member) for member in getattr(entry, "members", {}).values())
-
-
-_KINDS = {
-    "train_prior": TrainPrior,
-    "use_prior": UsePrior,
-    "gaussian_blur": GaussianBlurEntry,
-    "random_inpainting": RandomInpaintingEntry,
-    "box_inpainting": BoxInpaintingEntry,
-    "motion_blur": MotionBlurEntry,
-    "super_resolution": SuperResolutionEntry,
-    "nonlinear_blur": NonlinearBlurEntry,
-    "mixture": MixtureEntry,
-    "ldps": LDPSEntry,
-    "gml_dps": GMLDPSEntry,
-    "psld": PSLDEntry,
-    "resample": ReSampleEntry,
-    "latent_daps": LatentDAPSEntry,
-    "strided": StridedEntry,
-    "evenly_spaced": EvenlySpacedEntry,
-    "noise_levels": NoiseLevelsEntry,
-}
 
 
 def _without_kinds(location: list[str]) -> list[str]:

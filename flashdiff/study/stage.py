@@ -237,7 +237,7 @@ def _paths(study: Study) -> list[tuple[str, str]]:
     for name, entry in study.degradations.items():
         weights = getattr(entry, "weights", None)
         found += [(f"degradations.{name}.weights", None if weights and "://" in weights else weights)]
-    found += [(f"severity.published.{name}", path) for name, path in (study.severity.published or {}).items()]
+    found += [(f"prior.severity.{name}", path) for name, path in getattr(prior, "severity", {}).items()]
     return [(name, path) for name, path in found if path is not None]
 
 

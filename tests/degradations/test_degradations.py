@@ -11,6 +11,7 @@ from flashdiff.batch import Stream, uniform
 from flashdiff.degradations import (
     DEGRADATIONS,
     BoxInpainting,
+    EncodedBlur,
     GaussianBlur,
     Mixture,
     MotionBlur,
@@ -56,7 +57,8 @@ def scenes(count=6, size=32):
 
 
 def test_every_kind_is_tried():
-    assert {type(d) for d in EVERY.values()} == set(DEGRADATIONS.values())
+    """The published network takes images of 128 pixels and more; it has a file of its own, test_encoded_blur.py."""
+    assert {type(d) for d in EVERY.values()} == set(DEGRADATIONS.values()) - {EncodedBlur}
     assert len(LINEAR) == 6
 
 
@@ -363,32 +365,36 @@ def test_bad_measurements_are_refused_by_field(changes, field):
 @pytest.mark.parametrize(
     ("kind", "fields", "sentence"),
     [
-        (GaussianBlur, {"std_min": -0.1}, "GaussianBlur: std_min is -0.1; give 0 or more."),
-        (GaussianBlur, {"std_min": 3.0}, "GaussianBlur: std_max is 3.0; give a finite value above std_min, 3."),
+        (GaussianBlur, {"std_min": -0.1}, "GaussianBlur: std_min is -0.1; it should be greater than or equal to 0."),
+        (GaussianBlur, {"std_min": 3.0}, "GaussianBlur: std_max is 3.0; give a value above std_min, 3.0."),
         (
             GaussianBlur,
             {"std_max": float("nan")},
-            "GaussianBlur: std_max is nan; give a finite value above std_min, 0.3.",
+            "GaussianBlur: std_max is nan; it should be a finite number.",
         ),
-        (GaussianBlur, {"radius": 0}, "GaussianBlur: radius is 0; give a half width of at least 1 pixel."),
+        (GaussianBlur, {"radius": 0}, "GaussianBlur: radius is 0; it should be greater than or equal to 1."),
         (
             RandomInpainting,
             {"drop_max": 1.1},
-            "RandomInpainting: drop_max is 1.1; give a share of the pixels, above 0 ",
+            "RandomInpainting: drop_max is 1.1; it should be less than or equal to 1.",
         ),
         (
             BoxInpainting,
             {"side_max": 0.0},
-            "BoxInpainting: side_max is 0.0; give a share of the image's side, above 0 ",
+            "BoxInpainting: side_max is 0.0; it should be greater than 0.",
         ),
         (
             MotionBlur,
             {"length_max": float("inf")},
-            "MotionBlur: length_max is inf; give a finite value above length_min",
+            "MotionBlur: length_max is inf; it should be a finite number.",
         ),
-        (SuperResolution, {"factor_max": 1.0}, "SuperResolution: factor_max is 1.0; give a factor larger than 1."),
-        (NonlinearBlur, {"length_min": -1.0}, "NonlinearBlur: length_min is -1.0; give 0 or more."),
-        (NonlinearBlur, {"gain_max": 0.9}, "NonlinearBlur: gain_max is 0.9; give 1 (no saturation) or more."),
+        (SuperResolution, {"factor_max": 1.0}, "SuperResolution: factor_max is 1.0; it should be greater than 1."),
+        (
+            NonlinearBlur,
+            {"length_min": -1.0},
+            "NonlinearBlur: length_min is -1.0; it should be greater than or equal to 0.",
+        ),
+        (NonlinearBlur, {"gain_max": 0.9}, "NonlinearBlur: gain_max is 0.9; it should be greater than or equal to 1."),
         (Mixture, {"members": {"blur": GaussianBlur()}}, "Mixture: members are ['blur']; give at least two."),
         (
             Mixture,

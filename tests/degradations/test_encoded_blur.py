@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flashdiff.degradations import NonlinearBlur, encoded_blur, measure
-from flashdiff.degradations.encoded_blur import EncodedBlur
+from flashdiff.degradations import EncodedBlur, encoded_blur_network, measure
+from flashdiff.degradations.encoded_blur_network import EncodedBlurNetwork
 
 # The names and shapes of the authors' GOPRO_wVAE.pth, from the code with which they save it.
 RESIDUAL = {
@@ -127,22 +127,22 @@ def by_name(state, x, code):
 def test_names_and_shapes_are_the_published_ones():
     assert len(PUBLISHED) == 159
     with torch.device("meta"):
-        own = {name: tuple(value.shape) for name, value in EncodedBlur().state_dict().items()}
+        own = {name: tuple(value.shape) for name, value in EncodedBlurNetwork().state_dict().items()}
     assert own == {name: shape for name, shape in PUBLISHED.items() if not name.startswith("kernel_extractor")}
-    assert {name for name in PUBLISHED if name.startswith("kernel_extractor")} == encoded_blur.EXTRACTOR
+    assert {name for name in PUBLISHED if name.startswith("kernel_extractor")} == encoded_blur_network.EXTRACTOR
 
 
 def test_the_network_computes_what_its_names_say(state, weights):
     x, code = torch.rand(1, 3, 128, 256), torch.randn(1, 512, 1, 2)
     with torch.no_grad():
-        y = EncodedBlur.load(weights, digest(weights))(x, code)
+        y = EncodedBlurNetwork.load(weights, digest(weights))(x, code)
         torch.testing.assert_close(y, by_name(state, x, code))
     assert 0.01 < float((y - x).abs().mean()) < 1
 
 
 def test_blur_by_the_network(weights):
     """Codes are the image's own and scaled by t; results lie in [-1, 1] and have gradients."""
-    blur, x, ids, t = NonlinearBlur(weights=weights), images(), np.array([5, 2]), torch.tensor([1.0, 0.5])
+    blur, x, ids, t = EncodedBlur(weights=weights), images(), np.array([5, 2]), torch.tensor([1.0, 0.5])
     state = blur.prepare(t, (3, 128, 128), ids)
     assert state["code"].shape == (2, 512, 1, 1)
     one = blur.prepare(torch.ones(1), (3, 128, 128), ids[1:])["code"]
@@ -167,7 +167,7 @@ def test_images_that_the_network_cannot_take_are_refused(weights, shape):
     with pytest.raises(
         ValueError, match=rf"RGB images with sides in multiples of 128 pixels, not {shape[0]} x {shape[1]}"
     ):
-        NonlinearBlur(weights=weights).prepare(torch.ones(1), shape, np.arange(1))
+        EncodedBlur(weights=weights).prepare(torch.ones(1), shape, np.arange(1))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_every_name_is_accounted_for(tmp_path, changes, sentence):
     path = tmp_path / "other.pth"
     torch.save(flat_state(**changes), path)
     with pytest.raises(ValueError, match=re.escape(f"weights: {path} {sentence}")) as refused:
-        EncodedBlur.load(str(path), None)
+        EncodedBlurNetwork.load(str(path), None)
     assert "\n" not in str(refused.value)
 
 
@@ -211,7 +211,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path, write)
     path, folder = tmp_path / "evil.pth", tmp_path / "ran"
     write(flat_state() | {"extra": Payload(str(folder))} if write is torch.save else Payload(str(folder)), path)
     with pytest.raises(ValueError, match=r"weights: .*evil\.pth is not a file of tensors") as refused:
-        EncodedBlur.load(str(path), None)
+        EncodedBlurNetwork.load(str(path), None)
     assert "\n" not in str(refused.value) and not folder.exists()
 
 
@@ -230,7 +230,7 @@ def test_other_files_are_refused(tmp_path, content, sentence):
     path = tmp_path / "other.pth"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(ValueError, match=f"weights: .*{sentence}") as refused:
-        EncodedBlur.load(str(path), None)
+        EncodedBlurNetwork.load(str(path), None)
     assert "\n" not in str(refused.value)
 
 
@@ -238,14 +238,14 @@ def test_the_checksum_comes_before_the_content(tmp_path):
     path = tmp_path / "evil.pth"
     torch.save(Payload(str(tmp_path / "ran")), path)
     with pytest.raises(ValueError, match=rf"sha256: .*evil\.pth has {digest(path)[:12]}\.\.\., not 000000000000"):
-        EncodedBlur.load(str(path), "0" * 64)
+        EncodedBlurNetwork.load(str(path), "0" * 64)
 
 
 def test_a_missing_file_says_what_to_do():
     with pytest.raises(
         FileNotFoundError, match=r"there is no file 'nowhere\.pth'; download the authors' GOPRO_wVAE\.pth"
     ):
-        EncodedBlur.load("nowhere.pth", None)
+        EncodedBlurNetwork.load("nowhere.pth", None)
 
 
 def test_a_download_is_kept_and_checked(weights, tmp_path, monkeypatch):
@@ -255,10 +255,10 @@ def test_a_download_is_kept_and_checked(weights, tmp_path, monkeypatch):
     with pytest.raises(
         OSError, match=rf"weights: {url} could not be fetched .*; download it by hand and give its path"
     ):
-        EncodedBlur.load(url, sha256)
+        EncodedBlurNetwork.load(url, sha256)
     (tmp_path / "flashdiff").mkdir(exist_ok=True)
     os.link(weights, tmp_path / "flashdiff" / f"{sha256}.pth")
-    assert isinstance(EncodedBlur.load(url, sha256), EncodedBlur)
+    assert isinstance(EncodedBlurNetwork.load(url, sha256), EncodedBlurNetwork)
 
 
 @pytest.mark.parametrize(
@@ -266,13 +266,13 @@ def test_a_download_is_kept_and_checked(weights, tmp_path, monkeypatch):
     [
         (
             {"weights": "https://example.org/F.pth"},
-            "sha256: missing for 'https://example.org/F.pth'; a download is only",
+            "EncodedBlur: sha256 is missing for 'https://example.org/F.pth'; a download is only",
         ),
-        ({"weights": "http://example.org/F.pth", "sha256": "0" * 64}, "weights: 'http://example.org/F.pth' is neither"),
-        ({"sha256": "0" * 64}, f"sha256: '{'0' * 64}' without weights; give the weights that it belongs to, or remove"),
-        ({"weights": "F.pth", "sha256": "f00"}, "sha256: 'f00' is no SHA-256; give 64 hexadecimal digits in small"),
+        ({"weights": "http://example.org/F.pth", "sha256": "0" * 64}, "weights is 'http://example.org/F.pth', neither"),
+        ({"weights": ""}, "EncodedBlur: weights is ''; String should have at least 1 character."),
+        ({"weights": "F.pth", "sha256": "f00"}, "EncodedBlur: sha256 is 'f00'; String should match pattern"),
     ],
 )
 def test_a_bad_source_is_one_sentence(fields, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        NonlinearBlur(**fields)
+        EncodedBlur(**fields)

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base",  # -base: no Qt
-               "huggingface-hub": "huggingface_hub", "lmdb": "python-lmdb"}  # fmt: skip
+               "huggingface-hub": "huggingface_hub", "lazy-loader": "lazy_loader", "lmdb": "python-lmdb"}  # fmt: skip
 IMPORT_NAMES = {
     "pillow": "PIL",
     "scikit-image": "skimage",
@@ -28,6 +28,7 @@ IMPORT_NAMES = {
     "ipython": "IPython",
     "torch-fidelity": "torch_fidelity",
     "huggingface-hub": "huggingface_hub",
+    "lazy-loader": "lazy_loader",
 }
 PROGRAMS = {  # needed without an import of their own: run by make, dvc or papermill, or an engine of another library
     "dvc",

@@ -45,10 +45,10 @@ def test_noise_levels_follow_the_power_rule(fine_prior):
 @pytest.mark.parametrize(
     ("walk", "fields", "message"),
     [
-        (Strided, {"stride": 0}, "walk.stride: 0"),
-        (EvenlySpaced, {"steps": 0}, "walk.steps: 0"),
+        (Strided, {"stride": 0}, "Strided: stride is 0; it should be greater than or equal to 1."),
+        (EvenlySpaced, {"steps": 0}, "EvenlySpaced: steps is 0; it should be"),
         (NoiseLevels, {"s_min": 0.0}, "s_min"),
-        (NoiseLevels, {"levels": 1}, "1 levels"),
+        (NoiseLevels, {"levels": 1}, "NoiseLevels: levels is 1; it should be"),
     ],
 )
 def test_bad_walks_are_refused(walk, fields, message):

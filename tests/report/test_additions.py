@@ -143,9 +143,9 @@ def test_a_new_start_rule_has_names_of_its_own(halfway):
     assert names.label("flash_halfway") == "Flash, halfway start"
     assert names.label("shuffled_halfway") == "others' severities, halfway"
     assert names.label("random_halfway") == "random starts, halfway"
-    taken = [names.colour(methods.flash(rule)) for rule in STARTS]
+    taken = [names.colour(methods.flash_method(rule)) for rule in STARTS]
     assert len(set(taken)) == len(taken) == 4
-    assert len({names.marker(m) for m in (*map(methods.flash, STARTS), "full_length")}) == 5
+    assert len({names.marker(m) for m in (*map(methods.flash_method, STARTS), "full_length")}) == 5
     assert methods.baselines("flash_halfway")[-2:] == ("shuffled_halfway", "random_halfway")
 
 

@@ -1,6 +1,7 @@
 """The comparison of methods: what is tuned, what each method is told, interrupted runs, and several processes."""
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -37,8 +38,8 @@ def chosen():
 
 def test_every_method_and_its_controls_run(bench, chosen, tmp_path):
     results = comparison.reconstruct(bench, chosen, [3, 10], tmp_path / "run")
-    expected = {"no_diffusion", "full_length", "fixed_mean", "fixed_3", "fixed_10", *methods.STARTS.values()}
-    expected |= {f"{control}_{start}" for control in methods.CONTROLS for start in methods.STARTS}
+    expected = {"no_diffusion", "full_length", "fixed_mean", "fixed_3", "fixed_10", *methods.adaptive(chosen)}
+    expected |= {control for rule in methods.rules(chosen) for control in methods.controls(rule)}
     assert set(results) == expected
     start = match_snr(bench.prior, bench.severity.variance)
     assert results["flash_published"].start.tolist() == start.tolist()
@@ -55,7 +56,7 @@ def test_every_method_and_its_controls_run(bench, chosen, tmp_path):
 def test_without_controls_the_rest_is_the_same(bench, chosen, tmp_path):
     whole = comparison.reconstruct(bench, chosen, [3], tmp_path / "run")
     fewer = comparison.reconstruct(bench, chosen, [3], tmp_path / "run", controls=False)
-    assert set(whole) - set(fewer) == {f"{c}_{start}" for c in methods.CONTROLS for start in methods.STARTS}
+    assert set(whole) - set(fewer) == {c for rule in methods.rules(chosen) for c in methods.controls(rule)}
     rows, _ = comparison.tabulate(bench, fewer)
     gains = summaries.reconstruction_metrics(rows, n_resamples=100)["gains"]
     assert set(gains["flash_published"]) == {"full_length", "no_diffusion", "fixed_mean"}
@@ -63,20 +64,19 @@ def test_without_controls_the_rest_is_the_same(bench, chosen, tmp_path):
         assert torch.equal(result.images, whole[method].images)
 
 
-def test_levels_of_the_entry_are_those_that_are_reconstructed(bench):
-    entry = select(load(), "degradations.gaussian_blur") | {"levels": [0.75, 1.0]}
-    severe = comparison.Bench.load("test", 6, entry, "gaussian_blur", bench.solver, seed=0, batch_size=4)
-    torch.testing.assert_close(severe.measurement.t, 0.75 + bench.measurement.t / 4)
-    worst = comparison.Bench.load(
-        "test", 6, entry | {"levels": [1.0, 1.0]}, "gaussian_blur", bench.solver, seed=0, batch_size=4
+def test_only_images_between_the_two_levels_are_reconstructed(bench):
+    entry = select(load(), "degradations.gaussian_blur")
+    load_bench = functools.partial(
+        comparison.Bench.load, "test", 6, entry, "gaussian_blur", bench.solver, seed=0, batch_size=4
     )
-    assert worst.measurement.t.tolist() == [1.0] * 6
+    torch.testing.assert_close(load_bench(levels=[0.75, 1.0]).measurement.t, 0.75 + bench.measurement.t / 4)
+    assert load_bench(levels=[1.0, 1.0]).measurement.t.tolist() == [1.0] * 6
 
 
 def test_baselines_share_the_start_rule():
     assert methods.baselines("flash_published")[-2:] == ("shuffled_published", "random_published")
     assert methods.baselines("flash_consistent")[-2:] == ("shuffled_consistent", "random_consistent")
-    assert methods.baselines("flash_inversion") == ("full_length", "no_diffusion")
+    assert methods.baselines("flash_inversion")[-2:] == ("shuffled_inversion", "random_inversion")
 
 
 def test_shuffle_gives_every_image_another_ones_severity():
@@ -112,8 +112,8 @@ def test_a_result_of_other_parameters_is_not_continued(bench, chosen, tmp_path):
 
 
 def test_tuning_chooses_the_best_trial_of_every_method(bench):
-    grid = {"eta": [0.0, 0.3]}
-    chosen, trials = comparison.tune(bench, grid, corrections=[1.0, 1.2], consistent=[1.0], inversion=[2])
+    starts = {"published": {"correction": [1.0, 1.2]}, "consistent": {"k": [1.0]}, "inversion": {"stride": [2]}}
+    chosen, trials = comparison.tune(bench, {"solver": {"eta": [0.0, 0.3]}, "starts": starts})
     counts = trials.groupby("method").size().to_dict()
     assert counts == {"fixed": 4, "flash_consistent": 2, "flash_inversion": 2, "flash_published": 4, "full_length": 2}
     for method, options in chosen.items():
@@ -128,7 +128,8 @@ def test_tuning_chooses_the_best_trial_of_every_method(bench):
 
 
 def test_a_single_candidate_is_taken_and_nothing_is_run_for_it(bench):
-    chosen, trials = comparison.tune(bench, {"eta": [0.3]}, corrections=[1.2], consistent=[1.0, 1.5])
+    starts = {"published": {"correction": [1.2]}, "consistent": {"k": [1.0, 1.5]}}
+    chosen, trials = comparison.tune(bench, {"solver": {"eta": [0.3]}, "starts": starts})
     assert set(trials.method) == {"flash_consistent", "fixed"}  # these have a choice
     assert chosen["flash_published"] == {"solver": {"eta": 0.3}, "start": {"correction": 1.2}}
     assert chosen["full_length"] == {"solver": {"eta": 0.3}, "start": {}}
@@ -143,7 +144,8 @@ def test_a_diverged_candidate_is_not_chosen(bench, monkeypatch):
         return real(self, images) | {"psnr": np.full(len(images), next(values))}
 
     monkeypatch.setattr(comparison.Bench, "quality", quality)
-    chosen, _ = comparison.tune(bench, {"eta": [0.1, 0.2, 0.3]}, corrections=[1.0], consistent=[1.0])
+    starts = {"published": {"correction": [1.0]}, "consistent": {"k": [1.0]}}
+    chosen, _ = comparison.tune(bench, {"solver": {"eta": [0.1, 0.2, 0.3]}, "starts": starts})
     assert {options["solver"]["eta"] for options in chosen.values()} == {0.2}
 
 
