@@ -117,7 +117,8 @@ def _notebooks(reports: Path, degradations: Sequence[str], pairs: Sequence[tuple
     """Links to the executed notebooks of what the study has now; what a removed pair or degradation left is not among them."""
     items = ([""], [f"-{degradation}" for degradation in degradations], [f"-{d}-{solver}" for d, solver in pairs])
     names = [f"{name}{item}.ipynb" for group, of in zip(NOTEBOOKS, items, strict=True) for name in group for item in of]
-    return [f"notebooks/{name}" for name in names if (reports / "notebooks" / name).is_file()]
+    paths = [reports / "notebooks" / name for name in names]
+    return [path.relative_to(reports).as_posix() for path in paths if path.is_file()]
 
 
 def _overview(reports: Path, starts: Sequence[str]) -> dict | None:
