@@ -55,8 +55,10 @@ def reconstruction_rows(n=10):
         "fixed_mean": (int(adaptive.mean()), 0.5),
         "shuffled_published": (np.roll(adaptive, 1), 0.1),
         "shuffled_consistent": (np.roll(adaptive, 1), 0.2),
+        "shuffled_inversion": (np.roll(adaptive, 1), 0.15),
         "random_published": (rng.integers(0, 120, n), -0.2),
         "random_consistent": (rng.integers(0, 120, n), -0.1),
+        "random_inversion": (rng.integers(0, 120, n), -0.15),
         "fixed_150": (150, 0.4),
         "fixed_20": (20, -0.5),
         "full_length": (999, 0.0),
@@ -106,7 +108,7 @@ def exact_rows(n=12):
 
 @functools.cache
 def study_metrics(first=0):
-    """{file name without the item: content} as the notebooks 03 to 06 write them, from synthetic rows of the images
+    """{file name without the item: content} as the stages that measure write them, from synthetic rows of the images
     from number ``first`` on."""
 
     def part(rows):

@@ -4,20 +4,21 @@ Figures are built without pyplot, so that nothing is global and nothing stays op
 a cell shows them.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from flashdiff.measures import Measure, in_figures
 from flashdiff.report.image_figures import degradation_levels, image_grid, matched_pairs, outliers, reconstructions
+from flashdiff.report.names import DISTANCES, colour, label, marker, measure_label, measure_with_unit, solver_label
 from flashdiff.report.style import (
     LEVEL,
-    METHOD_COLOURS,
     NFE,
     PALETTE,
-    PERCEPTUAL,
-    PSNR,
     SBAR,
     SIGMA,
     canvas,
@@ -27,7 +28,8 @@ from flashdiff.report.style import (
     styled,
 )
 from flashdiff.report.tables import calibration as binned
-from flashdiff.study.methods import LABELS, STARTS, fixed_starts, solver_label
+from flashdiff.starts import STARTS
+from flashdiff.study.methods import adaptive, fixed_starts, flash_method, ladder
 
 __all__ = [
     "calibration", "degradation_levels", "error_statistics", "gains_of_pairs", "image_grid", "learning_curve", "matched_pairs",
@@ -37,8 +39,6 @@ __all__ = [
 
 MEASURED = ("accuracy", "ordering_accuracy", "spearman_error", "calibration_ratio")
 """Columns of a learning curve, besides those named validation_..., that are no terms of the loss."""
-
-_QUALITY = ("method", "nfe", *(f"{column}{end}" for column in ("psnr", "perceptual") for end in ("", "_low", "_high")))
 
 
 @styled
@@ -146,32 +146,44 @@ def error_statistics(rows: pd.DataFrame) -> Figure:
         "kurtosis": "excess kurtosis of an image's latent error",
         "neighbour_correlation": "correlation of neighbouring entries",
     }
-    for axis, (column, label) in zip(axes[0], labels.items(), strict=True):
+    for axis, (column, words) in zip(axes[0], labels.items(), strict=True):
         sns.histplot(x=rows[column].clip(*rows[column].quantile([0.005, 0.995])), ax=axis, color=PALETTE[0], bins=30)
         axis.axvline(0, color="black", ls="--", lw=1)
         axis.text(
             0, 1, " independent normal: 0", transform=axis.get_xaxis_transform(), va="bottom", ha="center", fontsize=7
         )
-        axis.set(xlabel=label, ylabel="test images")
+        axis.set(xlabel=words, ylabel="test images")
     return figure
 
 
-@styled
-def quality_against_steps(quality: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figure:
-    """The paper's Fig. 2: quality against mean NFE. The line joins fixed starts; marks are adaptive methods, with 95% intervals
-    of their difference to the full-length baseline, whose level is dashed.
+def _need_quality(table: pd.DataFrame) -> list[Measure]:
+    """The measures that are drawn; ValueError where the table of a figure of quality lacks one."""
+    measures = in_figures()
+    need(table, "method", "nfe", *(f"{measure.name}{end}" for measure in measures for end in ("", "_low", "_high")))
+    return measures
 
-    quality: what :func:`flashdiff.report.tables.quality_against` says of the full-length baseline; perceptual: what readers call
-    the perceptual distance; one that is NaN throughout is drawn as not measured.
+
+def _better(measure: Measure, distances: Mapping[str, str]) -> str:
+    """A measure, its unit, and which direction is better."""
+    return f"{measure_with_unit(measure, distances)}, {'higher' if measure.higher_is_better else 'lower'} is better"
+
+
+@styled
+def quality_against_steps(quality: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
+    """The paper's Fig. 2: quality against mean NFE. The line joins fixed starts; marks are adaptive methods, with 95% intervals
+    of their difference to the full-length baseline, whose level is dashed. One panel per measure that is drawn.
+
+    quality: what :func:`flashdiff.report.tables.quality_against` says of the full-length baseline; distances: what readers call
+    the study's (:func:`flashdiff.report.names.distance_names`). A measure that is NaN throughout is drawn as not measured.
     """
-    need(quality, *_QUALITY)
+    measures = _need_quality(quality)
     table = quality.set_index("method")
     fixed = table.loc[fixed_starts(table.index)].sort_values("nfe")
-    figure, axes = canvas(columns=2, width=3.8, height=3.5)
-    for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": perceptual}.items(), strict=True):
-        label = f"{label}, {'higher' if column == 'psnr' else 'lower'} is better"
+    figure, axes = canvas(columns=len(measures), width=3.8, height=3.5)
+    for axis, measure in zip(axes[0], measures, strict=True):
+        column = measure.name
         if table[column].isna().all():
-            _not_measured(axis, xlabel=NFE, ylabel=label)
+            _not_measured(axis, xlabel=NFE, ylabel=_better(measure, distances))
             continue
         axis.plot(
             fixed.nfe,
@@ -182,20 +194,18 @@ def quality_against_steps(quality: pd.DataFrame, perceptual: str = PERCEPTUAL) -
             lw=1.2,
             label="fixed start, same for all images",
         )
-        marked = {"flash_published": "o", "flash_consistent": "D", "flash_inversion": "^", "full_length": "X"}
-        for method, marker in marked.items():
-            if method not in table.index:
-                continue
+        for method in (*adaptive(table.index), "full_length"):
             row = table.loc[method]
             spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
             axis.errorbar(
-                row.nfe, row[column], yerr=spread, fmt=marker, ms=7, capsize=2, color=METHOD_COLOURS[method],
-                label=LABELS[method],
+                row.nfe, row[column], yerr=spread, fmt=marker(method), ms=7, capsize=2, color=colour(method),
+                label=label(method),
             )  # fmt: skip
-        axis.axhline(table.loc["full_length", column], color=METHOD_COLOURS["full_length"], ls="--", lw=1)
-        axis.axhline(table.loc["no_diffusion", column], color="0.45", ls=":", lw=1.2, label=LABELS["no_diffusion"])
+        axis.axhline(table.loc["full_length", column], color=colour("full_length"), ls="--", lw=1)
+        nothing = "no_diffusion"
+        axis.axhline(table.loc[nothing, column], color=colour(nothing), ls=":", lw=1.2, label=label(nothing))
         steps_on_log_axis(axis)
-        axis.set(xlabel=NFE, ylabel=label)
+        axis.set(xlabel=NFE, ylabel=_better(measure, distances))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -213,15 +223,15 @@ def starts_by_severity(table: pd.DataFrame) -> Figure:
     axis = axes[0, 0]
     axis.axhline(0, color="0.4", lw=1)
     thirds = table.groupby("images", sort=False)
-    for number, ((images, part), colour) in enumerate(
+    for number, ((images, part), shade) in enumerate(
         zip(thirds, sns.color_palette("viridis", len(thirds)), strict=True)
     ):
         spread = [part[gain] - part[f"{gain}_low"], part[f"{gain}_high"] - part[gain]]
         aside = 1.02 ** (number - 1)  # else the intervals cover each other
         axis.errorbar(
-            part.nfe * aside, part[gain], yerr=spread, marker="s", ms=4, lw=1.2, capsize=2, color=colour, label=images
+            part.nfe * aside, part[gain], yerr=spread, marker="s", ms=4, lw=1.2, capsize=2, color=shade, label=images
         )
-        axis.axvline(part.flash_nfe.iloc[0], color=colour, ls=":", lw=1.5)
+        axis.axvline(part.flash_nfe.iloc[0], color=shade, ls=":", lw=1.5)
     axis.plot([], [], color="0.4", ls=":", lw=1.5, label="where Flash starts them (mean)")
     steps_on_log_axis(axis)
     axis.set(xlabel=f"{NFE} of a fixed start", ylabel="PSNR, gain over the start of equal NFE (dB)")
@@ -231,12 +241,13 @@ def starts_by_severity(table: pd.DataFrame) -> Figure:
 
 @styled
 def start_distribution(rows: pd.DataFrame) -> Figure:
-    """Where Flash starts: histogram of the start index over the test images."""
+    """Where Flash starts, with the first of its start rules: histogram of the start index over the test images."""
     need(rows, "method", "start")
-    start = rows[rows.method == "flash_published"].start
+    method = adaptive(rows.method)[0]
+    start = rows[rows.method == method].start
     figure, axes = canvas(width=3.8, height=2.7)
     axis = axes[0, 0]
-    sns.histplot(x=start, ax=axis, color=METHOD_COLOURS["flash_published"], bins=20)
+    sns.histplot(x=start, ax=axis, color=colour(method), bins=20)
     axis.axvline(start.mean(), color="black", ls="--", lw=1, label=f"mean {start.mean():.0f}")
     axis.set(
         xlabel="start index of the reverse diffusion",
@@ -251,14 +262,14 @@ def start_distribution(rows: pd.DataFrame) -> Figure:
 def wall_clock(speed: pd.DataFrame) -> Figure:
     """Seconds per image of every method that walks, and how the ratio of seconds follows the ratio of evaluations."""
     need(speed, "method", "seconds_per_image", "wall_clock_ratio", "nfe_ratio")
-    table = speed[speed.method.isin(["full_length", "flash_published", "flash_consistent", "fixed_mean"])]
-    names = [LABELS[m] for m in table.method]
+    table = speed[speed.method.isin(["full_length", *adaptive(speed.method), "fixed_mean"])]
+    names = [label(m) for m in table.method]
     figure, axes = canvas(width=6.0, height=2.3)
     axis = axes[0, 0]
     if table.seconds_per_image.isna().all():
         _not_measured(axis, xlabel="seconds per image")
         return figure
-    axis.barh(names, table.seconds_per_image, color=[METHOD_COLOURS[m] for m in table.method], height=0.6)
+    axis.barh(names, table.seconds_per_image, color=[colour(m) for m in table.method], height=0.6)
     for y, (_, row) in enumerate(table.iterrows()):
         text = f" {row.seconds_per_image:.2f} s; {row.wall_clock_ratio:.1f} times less time, {row.nfe_ratio:.1f} times fewer evaluations"
         axis.text(
@@ -274,31 +285,31 @@ def wall_clock(speed: pd.DataFrame) -> Figure:
 
 
 @styled
-def quality_of_methods(quality: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figure:
-    """PSNR and perceptual distance of every method and control with 95% intervals of their difference to the full-length
-    baseline, whose level is dashed; behind each name its mean NFE.
+def quality_of_methods(quality: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
+    """Every measure that is drawn, of every method and control but the ladder of fixed starts, with 95% intervals of their
+    difference to the full-length baseline, whose level is dashed; behind each name its mean NFE.
 
-    quality: what :func:`flashdiff.report.tables.quality_against` says of the full-length baseline; perceptual: what readers call
-    the perceptual distance; one that is NaN throughout is drawn as not measured.
+    quality: what :func:`flashdiff.report.tables.quality_against` says of the full-length baseline; distances: what readers call
+    the study's (:func:`flashdiff.report.names.distance_names`). A measure that is NaN throughout is drawn as not measured.
     """
-    need(quality, *_QUALITY)
-    table = quality[quality.method.isin(LABELS)]
-    names = [f"{LABELS[row.method]} ({row.nfe:.0f})" for row in table.itertuples()]
-    figure, axes = canvas(columns=2, width=3.8, height=0.6 + 0.27 * len(table))
-    for axis, (column, label) in zip(axes[0], {"psnr": PSNR, "perceptual": perceptual}.items(), strict=True):
-        label = f"{label}, {'higher' if column == 'psnr' else 'lower'} is better"
+    measures = _need_quality(quality)
+    table = quality[~quality.method.isin(ladder(quality.method))]
+    names = [f"{label(row.method)} ({row.nfe:.0f})" for row in table.itertuples()]
+    figure, axes = canvas(columns=len(measures), width=3.8, height=0.6 + 0.27 * len(table))
+    for axis, measure in zip(axes[0], measures, strict=True):
+        column = measure.name
         if table[column].isna().all():
-            _not_measured(axis, xlabel=label)
+            _not_measured(axis, xlabel=_better(measure, distances))
             continue
         baseline = table.loc[table.method == "full_length", column].item()
-        axis.axvline(baseline, color=METHOD_COLOURS["full_length"], ls="--", lw=1)
+        axis.axvline(baseline, color=colour("full_length"), ls="--", lw=1)
         for y, row in enumerate(table.to_dict("records")):
             spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
-            colour = METHOD_COLOURS[row["method"]]
-            axis.errorbar(row[column], y, xerr=spread, fmt="o", ms=5, capsize=2, color=colour, label=names[y])
-        axis.set(xlabel=label, yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
-    axes[0, 0].set_yticklabels(names)
-    axes[0, 1].set_yticklabels([])
+            style = {"fmt": "o", "ms": 5, "capsize": 2, "color": colour(row["method"])}
+            axis.errorbar(row[column], y, xerr=spread, label=names[y], **style)
+        axis.set(xlabel=_better(measure, distances), ylim=(len(names) - 0.5, -0.5))
+        axis.set_yticks(range(len(names)), labels=[])
+    axes[0, 0].set_yticks(range(len(names)), labels=names)
     return figure
 
 
@@ -309,35 +320,47 @@ def _not_measured(axis: Axes, **labels: str) -> None:
 
 
 @styled
-def gains_of_pairs(records: pd.DataFrame, perceptual: str = PERCEPTUAL) -> Figure:
-    """Flash against the full-length baseline, one line per pair of a degradation and a solver: gain in PSNR, decrease of
-    the perceptual distance, and saved evaluations, each with its interval and for both start rules.
+def gains_of_pairs(records: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
+    """Flash against the full-length baseline, one line per pair of a degradation and a solver: gain in every measure that is
+    drawn, and saved evaluations, each with its interval and for every start rule that there are records of.
 
-    records: what :func:`flashdiff.report.headline.collect` says, as a table; perceptual: what readers call the distance.
+    records: what :func:`flashdiff.report.headline.collect` says, as a table; distances: what readers call the study's.
     """
     need(records, "claim", "degradation", "solver", "start", "value", "low", "high")
     pairs = records.dropna(subset="solver")[["degradation", "solver"]].drop_duplicates().to_numpy().tolist()
     names = [f"{d.replace('_', ' ')}, {solver_label(s)}" for d, s in pairs]
-    panels = {
-        "psnr_gain_db": ("PSNR, gain (dB)", 1, 0),
-        "perceptual_gain": (f"{perceptual}, decrease (%)", 100, 0),
-        "nfe_ratio": ("evaluations, baseline / Flash", 1, 1),
-    }
-    figure, axes = canvas(columns=3, width=2.9, height=1.0 + 0.3 * len(pairs))
-    for axis, (claim, (label, scale, nothing)) in zip(axes[0], panels.items(), strict=True):
+    starts = [rule for rule in STARTS if (records.start == rule).any()]
+    panels = {m.gain: (_gain(m, distances), 100 if m.relative else 1, 0) for m in in_figures()}
+    panels["nfe_ratio"] = ("evaluations, baseline / Flash", 1, 1)
+    figure, axes = canvas(columns=len(panels), width=2.9, height=1.0 + 0.3 * len(pairs))
+    for axis, (claim, (words, scale, nothing)) in zip(axes[0], panels.items(), strict=True):
         axis.axvline(nothing, color="0.4", lw=1)
-        for side, (start, method) in enumerate(STARTS.items()):
+        for side, start in enumerate(starts):
             found = records[(records.claim == claim) & (records.start == start) & records.value.notna()]
-            at = [pairs.index([row.degradation, row.solver]) + (side - 0.5) * 0.3 for row in found.itertuples()]
+            aside = (side - (len(starts) - 1) / 2) * 0.6 / len(starts)
+            at = [pairs.index([row.degradation, row.solver]) + aside for row in found.itertuples()]
             value, low, high = (scale * found[name].astype(float) for name in ("value", "low", "high"))
             axis.errorbar(value, at, xerr=[value - low, high - value], fmt="o", ms=4, lw=1.2,
-                          color=METHOD_COLOURS[method], label=LABELS[method])  # fmt: skip
-        axis.set(xlabel=label, yticks=range(len(names)), yticklabels=[], ylim=(len(names) - 0.5, -0.5))
-    # linear where most gains lie, logarithmic beyond: a baseline that fails must not press all others against zero
-    axes[0, 0].set_xscale("symlog", linthresh=1)
-    low, high = axes[0, 0].get_xlim()
-    axes[0, 0].set_xticks([t for t in (-5, -2, -1, -0.5, 0, 0.5, 1, 2, 5) if low <= t <= high])
-    axes[0, 0].xaxis.set_major_formatter("{x:g}")
+                          color=colour(flash_method(start)), label=label(flash_method(start)))  # fmt: skip
+        axis.set(xlabel=words, yticks=range(len(names)), yticklabels=[], ylim=(len(names) - 0.5, -0.5))
+    for axis, measure in zip(axes[0], in_figures(), strict=False):
+        if measure.unit == "dB":
+            _symmetric_log_axis(axis)
     axes[0, 0].set_yticklabels(names)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(starts))
     return figure
+
+
+def _gain(measure: Measure, distances: Mapping[str, str]) -> str:
+    """What a gain in a measure is, and its unit."""
+    change = "decrease" if not measure.higher_is_better else "increase" if measure.relative else "gain"
+    unit = "%" if measure.relative else measure.unit
+    return f"{measure_label(measure, distances)}, {change}" + (f" ({unit})" if unit else "")
+
+
+def _symmetric_log_axis(axis: Axes) -> None:
+    """Linear where most gains lie, logarithmic beyond: a baseline that fails must not press all others against zero."""
+    axis.set_xscale("symlog", linthresh=1)
+    low, high = axis.get_xlim()
+    axis.set_xticks([t for t in (-5, -2, -1, -0.5, 0, 0.5, 1, 2, 5) if low <= t <= high])
+    axis.xaxis.set_major_formatter("{x:g}")

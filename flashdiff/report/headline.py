@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from flashdiff.study.methods import DISTANCES, STARTS, solver_label
+from flashdiff.measures import MEASURES, Measure, in_figures
+from flashdiff.report.names import DISTANCES, measure_label, solver_label
+from flashdiff.starts import STARTS
+from flashdiff.study.methods import flash_method
+from flashdiff.study.methods import rules as start_rules
 from flashdiff.study.records import read_json
 
 Interval = Mapping[str, float]
@@ -32,29 +36,46 @@ def _above_zero(interval: Interval) -> bool:
     return interval["low"] > 0
 
 
-RULES: dict[str, Rule] = {
+OF_ENCODER: dict[str, Rule] = {
     "ordering_accuracy": Rule("ordering accuracy", "share of pairs", "at least 0.97", _at_least(0.97)),
     "spearman_level": Rule(
         "Spearman correlation of σ̂ with the level t", "", "95% interval above 0.5", lambda i: i["low"] > 0.5
     ),
     "spearman_error": Rule("Spearman correlation of σ̂ with the true error", "", "at least 0.85", _at_least(0.85)),
     "calibration_ratio": Rule("mean σ̂ / mean true error", "ratio", "0.9 to 1.1", lambda i: 0.9 <= i["value"] <= 1.1),
+}
+OF_COST: dict[str, Rule] = {
     "mean_start": Rule("mean start index", "step", "described only", None),
     "nfe_ratio": Rule("evaluations: baseline / Flash", "ratio", "at least 8", _at_least(8)),
     "wall_clock_ratio": Rule("wall clock: baseline / Flash", "ratio", "at least 8", _at_least(8)),
-    "psnr_gain_db": Rule("PSNR: Flash - baseline", "dB", "95% interval above 0", _above_zero),
-    "ssim_gain": Rule("SSIM: Flash - baseline", "SSIM", "95% interval above 0", _above_zero),
-    "perceptual_gain": Rule(
-        "{distance}: decrease against the baseline", "relative", "95% interval above 0", _above_zero
-    ),
+}
+OF_CONTROLS: dict[str, Rule] = {
     "adaptive_vs_best_fixed": Rule(
-        "Flash against the best fixed start of equal NFE", "", "95% interval above 0", _above_zero
+        "Flash against the best fixed start of equal NFE: {measure}", "", "95% interval above 0", _above_zero
     ),
-    "shuffled_severity": Rule("Flash against the severities of other images", "", "95% interval above 0", _above_zero),
-    "random_start": Rule("Flash against random starts", "", "95% interval above 0", _above_zero),
+    "shuffled_severity": Rule(
+        "Flash against the severities of other images: {measure}", "", "95% interval above 0", _above_zero
+    ),
+    "random_start": Rule("Flash against random starts: {measure}", "", "95% interval above 0", _above_zero),
 }
 """Why these bounds: 0.97 and 0.85 are what the paper's figures show by eye, 8 is its smallest speed-up; 0.5 and 0.9 to 1.1
 are this project's; a gain counts when chance does not explain it. The report says so, too."""
+
+
+def _gain_rule(measure: Measure) -> Rule:
+    """The claim that Flash is better than the full-length baseline in a measure."""
+    if measure.relative:
+        words = f"{{measure}}: {'increase' if measure.higher_is_better else 'decrease'} against the baseline"
+    else:
+        words = f"{{measure}}: {'Flash - baseline' if measure.higher_is_better else 'baseline - Flash'}"
+    return Rule(words, measure.gain_unit, "95% interval above 0", _above_zero)
+
+
+def rules() -> dict[str, Rule]:
+    """Claim -> its rule, for all claims that a study can make."""
+    gains = {measure.gain: _gain_rule(measure) for measure in MEASURES.values()}
+    return OF_ENCODER | OF_COST | gains | OF_CONTROLS
+
 
 PER_ENCODER = {
     "ordering_accuracy": "ordering",
@@ -68,8 +89,6 @@ CONTROLS = {
     "random_start": "random_{start}",
 }
 """Claim -> the method it is held against; a control walks with the same start rule, else it would measure the rule."""
-MEASURES = {"dB": ": PSNR", "relative": ": {distance}"}
-"""The controls are compared twice; in a table, their claim says in what."""
 
 
 def record(
@@ -80,14 +99,16 @@ def record(
     interval: Interval | None,
     *,
     start: str | None = None,
-    unit: str = "",
-    distance: str = DISTANCES["features"]["perceptual"],
+    measure: str | None = None,
+    distances: Mapping[str, str] = DISTANCES["features"],
 ) -> dict:
     """One claim with its verdict; an interval of None, without a value, or with NaN or infinity is "not tested".
 
-    distance: what readers call the perceptual distance; in the record where it is the measure, else None.
+    measure: what a control is compared in, a gain's follows from its claim; distances: what readers call those of the study,
+    in the record ("distance") where one is the measure.
     """
-    rule = RULES[claim]
+    rule = rules()[claim]
+    measure = next((name for name, m in MEASURES.items() if m.gain == claim), measure)
     known = interval is not None and interval.get("value") is not None
     known = known and all(number is None or math.isfinite(number) for number in interval.values())
     values = {key: interval.get(key) if known else None for key in ("value", "low", "high", "n")}
@@ -96,15 +117,16 @@ def record(
     else:
         verdict = "reproduced" if rule.reproduced(interval) else "not reproduced"
     head = {"claim": claim, "study": study, "degradation": degradation, "solver": solver, "start": start}
-    unit = unit or rule.unit
-    measure = {"unit": unit or None, "distance": distance if unit == "relative" else None}
-    return head | values | measure | {"verdict": verdict}
+    unit = MEASURES[measure].gain_unit if measure else rule.unit
+    compared = {"unit": unit or None, "distance": distances.get(measure), "measure": measure}
+    return head | values | compared | {"verdict": verdict}
 
 
 def collect(
     folder: str | Path, study: str, degradations: Sequence[str], pairs: Sequence[tuple[str, str]]
 ) -> list[dict]:
-    """All records of a study from its metrics files, for its degradations and (degradation, solver) pairs.
+    """All records of a study from its metrics files, for its degradations and (degradation, solver) pairs, and for the start
+    rules that each pair's metrics have.
 
     A degradation that no solver reconstructs has the records of its severity encoder, solver null. Raises
     FileNotFoundError naming a missing file and its remedy.
@@ -123,19 +145,28 @@ def collect(
                 continue
             gains = read_json(folder / f"reports/metrics/reconstruction-{item}.json")
             speed = read_json(folder / f"reports/timings/speedup-{item}.json")
-            distance = gains["distances"]["perceptual"]
-            for start, method in STARTS.items():
-                against = gains["gains"][method]
-                records.append(record("mean_start", *key, gains["methods"][method]["start"], start=start))
-                for claim in ("nfe_ratio", "psnr_gain_db", "ssim_gain", "perceptual_gain"):
-                    records.append(record(claim, *key, against["full_length"][claim], start=start, distance=distance))
-                records.append(record("wall_clock_ratio", *key, speed["wall_clock_ratio"][method], start=start))
+            for start in start_rules(gains["gains"]):
+                against, of_start = (
+                    gains["gains"][flash_method(start)],
+                    {"start": start, "distances": gains["distances"]},
+                )
+                records.append(record("mean_start", *key, gains["methods"][flash_method(start)]["start"], **of_start))
+                for claim in ("nfe_ratio", *(measure.gain for measure in MEASURES.values())):
+                    records.append(record(claim, *key, against["full_length"][claim], **of_start))
+                records.append(
+                    record("wall_clock_ratio", *key, speed["wall_clock_ratio"][flash_method(start)], **of_start)
+                )
                 for claim, baseline in CONTROLS.items():
                     control = against.get(baseline.format(start=start))
-                    for gain in ("psnr_gain_db", "perceptual_gain") if control else ():
-                        unit = RULES[gain].unit
-                        records.append(record(claim, *key, control[gain], start=start, unit=unit, distance=distance))
+                    for measure in in_figures() if control else ():
+                        records.append(record(claim, *key, control[measure.gain], measure=measure.name, **of_start))
     return records
+
+
+def starts(records: Sequence[Mapping]) -> list[str]:
+    """The start rules that there are records of, in the order of STARTS."""
+    found = {r["start"] for r in records}
+    return [rule for rule in STARTS if rule in found]
 
 
 def write(records: Sequence[Mapping], path: str | Path) -> None:
@@ -144,22 +175,30 @@ def write(records: Sequence[Mapping], path: str | Path) -> None:
     Path(path).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
-README_CLAIMS = ("ordering_accuracy", "spearman_error", "spearman_level", "calibration_ratio", "mean_start", "nfe_ratio",
-                 "wall_clock_ratio", "psnr_gain_db", "ssim_gain", "perceptual_gain")  # fmt: skip
-SUMMARY = tuple(claim for claim in README_CLAIMS if claim != "wall_clock_ratio")
-"""What `dvc metrics show` prints: no seconds, so that equal runs give equal files, and no controls."""
+def readme_claims() -> list[str]:
+    """The claims of README's table, in its order: all but the controls."""
+    of_encoder = ("ordering_accuracy", "spearman_error", "spearman_level", "calibration_ratio")
+    return [*of_encoder, *OF_COST, *(measure.gain for measure in MEASURES.values())]
 
 
 def write_summaries(records: Sequence[Mapping], folder: str | Path) -> None:
-    """One small flat file per degradation and solver, for `dvc metrics`: claim, or start.claim, to value."""
+    """One small flat file per degradation and solver, for `dvc metrics`: claim, or start.claim, to value.
+
+    No controls, and no seconds, so that equal runs give equal files. Other files of the folder are removed: they are those of
+    degradations and solvers that the study no longer has.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     values: dict[str, dict] = {}
+    claims = set(readme_claims()) - {"wall_clock_ratio"}
     for r in records:
-        if r["claim"] in SUMMARY:
+        if r["claim"] in claims:
             of_pair = values.setdefault("-".join(filter(None, (r["degradation"], r["solver"]))), {})
             of_pair = of_pair.setdefault(r["start"], {}) if r["start"] else of_pair
             of_pair[r["claim"]] = r["value"]
+    for path in folder.glob("*.json"):
+        if path.stem not in values:
+            path.unlink()
     for pair, content in values.items():
         (folder / f"{pair}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -174,8 +213,8 @@ def to_frame(records: Sequence[Mapping]) -> pd.DataFrame:
             "claim": label(r),
             "value": describe(r),
             "n": r["n"],
-            "counts as reproduced when": RULES[r["claim"]].criterion,
-            "verdict": r["verdict"] if RULES[r["claim"]].reproduced else "described",
+            "counts as reproduced when": rules()[r["claim"]].criterion,
+            "verdict": r["verdict"] if rules()[r["claim"]].reproduced else "described",
         }
         for r in records
     ]
@@ -184,9 +223,14 @@ def to_frame(records: Sequence[Mapping]) -> pd.DataFrame:
 
 def label(record: Mapping) -> str:
     """A record's claim in words; a control's says in what it is compared."""
-    text = RULES[record["claim"]].label + (MEASURES.get(record["unit"], "") if record["claim"] in CONTROLS else "")
-    # files of before the published networks have no such entry
-    return text.format(distance=record.get("distance") or DISTANCES["features"]["perceptual"])
+    return rules()[record["claim"]].label.format(measure=measured_in(record))
+
+
+def measured_in(record: Mapping) -> str:
+    """What readers call the measure of a gain or a control; "" for other records."""
+    of_gain = next((name for name, m in MEASURES.items() if m.gain == record["claim"]), None)
+    name = of_gain or record.get("measure")  # a file written before the table of measures has no such entry
+    return record["distance"] or measure_label(MEASURES[name]) if name else ""
 
 
 def describe(record: Mapping) -> str:
@@ -194,8 +238,8 @@ def describe(record: Mapping) -> str:
     if record["value"] is None:
         return "not measured"
     scale, unit = (100, "%") if record["unit"] == "relative" else (1, "")
-    if record["unit"] in ("dB",):
-        unit = " dB"
+    if record["unit"] in {measure.unit for measure in MEASURES.values() if measure.unit}:
+        unit = f" {record['unit']}"
     digits = 3 if abs(record["value"]) < 1 and scale == 1 else 2 if abs(record["value"] * scale) < 10 else 1
     text = f"{record['value'] * scale:.{digits}f}{unit}"
     if record["low"] is None:

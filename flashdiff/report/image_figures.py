@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from flashdiff.report.names import label
 from flashdiff.report.style import LEVEL, PALETTE, SIGMA, canvas, need, styled
-from flashdiff.study.methods import LABELS
+from flashdiff.study.methods import adaptive
 
 
 def show(axis: Axes, image: np.ndarray, title: str = "", below: str = "") -> None:
@@ -88,11 +89,11 @@ def reconstructions(rows: pd.DataFrame, images: Mapping[str, np.ndarray], shown:
     images: (n, C, H, W) by method, with ``truth`` and ``measurement``, rows of each in the order of the image ids.
     """
     need(rows, "image", "method", "t", "psnr", "nfe", "sigma_hat")
-    methods = ["no_diffusion", "full_length", "flash_published", "flash_consistent"]
+    methods = ["no_diffusion", "full_length", *adaptive(rows.method)]
     first = rows[rows.method == methods[0]].reset_index(drop=True).sort_values("t")
     chosen = first.index.to_numpy()[np.linspace(0, len(first) - 1, min(shown, len(first))).round().astype(int)]
     by_method = {method: rows[rows.method == method].reset_index(drop=True) for method in methods}
-    titles = ["measurement", *[LABELS[m].replace(", ", ",\n") for m in methods], "truth"]
+    titles = ["measurement", *[label(m).replace(", ", ",\n") for m in methods], "truth"]
     figure, axes = canvas(len(titles), len(chosen), width=1.15, height=1.25)
     for line, k in enumerate(chosen):
         head = by_method[methods[0]].loc[k]

@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from flashdiff.measures import MEASURES
+from flashdiff.study.records import significant
+
 CORRELATIONS = {
     "pearson": lambda a, b: scipy.stats.pearsonr(a, b).statistic,
     "spearman": lambda a, b: scipy.stats.spearmanr(a, b).statistic,
@@ -59,26 +62,14 @@ def by_method(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def paired_gains(rows: pd.DataFrame, method: str, baseline: str, n_resamples: int, seed: int = 0) -> dict:
-    """Gains of a method over a baseline on the same images, with intervals: psnr_gain_db, ssim_gain, perceptual_gain
-    (relative decrease of the mean distance) and nfe_ratio (mean of the baseline / mean of the method)."""
-    column = {name: by_method(rows, name) for name in ("psnr", "ssim", "perceptual", "nfe")}
+    """Gains of a method over a baseline on the same images, with intervals: one per measure, under the name of its gain,
+    and nfe_ratio (mean of the baseline / mean of the method)."""
+    column = {name: by_method(rows, name) for name in (*MEASURES, "nfe")}
     ours = {name: table[method].to_numpy(dtype=float) for name, table in column.items()}
     theirs = {name: table[baseline].to_numpy(dtype=float) for name, table in column.items()}
 
     def interval(statistic, name):
         return bootstrap((ours[name], theirs[name]), statistic, n_resamples, seed)
 
-    return {
-        "psnr_gain_db": interval(lambda a, b: np.mean(a - b), "psnr"),
-        "ssim_gain": interval(lambda a, b: np.mean(a - b), "ssim"),
-        "perceptual_gain": interval(lambda a, b: 1 - np.mean(a) / np.mean(b), "perceptual"),
-        "nfe_ratio": interval(lambda a, b: np.mean(b) / np.mean(a), "nfe"),
-    }
-
-
-def significant(value: float) -> float | None:
-    """Six significant digits: what a bootstrap of some dozens of images can tell, and stable between runs.
-
-    None for what is no finite number, which JSON has no word for.
-    """
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+    gains = {measure.gain: interval(measure.improvement, name) for name, measure in MEASURES.items()}
+    return gains | {"nfe_ratio": interval(lambda a, b: np.mean(b) / np.mean(a), "nfe")}

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from flashdiff.measures import MEASURES, in_figures
 from flashdiff.report import headline, tables
-from flashdiff.study.methods import DISTANCES, label, solver_label
+from flashdiff.report.names import DISTANCES, label, measure_label, measure_with_unit, solver_label
+from flashdiff.study.methods import main_rule
 from flashdiff.study.records import read_json
 
 CAPTIONS = {
@@ -33,7 +35,7 @@ CAPTIONS = {
     "starts_by_severity": "What a start per image can gain: fixed starts for the images of each third of severity. A line that is flat around "
     "its dotted mark says that the exact start matters little there.",
     "gains_of_pairs": "Flash against the full-length baseline of the same solver, on the same images, with 95% intervals: right of the "
-    "line in the first two panels is a gain (PSNR: logarithmic beyond 1 dB). Every pair of a degradation and a solver, with both start rules.",
+    "line in the first {panels} panels is a gain (PSNR: logarithmic beyond 1 dB). Every pair of a degradation and a solver, with {starts}.",
     "wall_clock": "Measured seconds per image on the machine that ran this study, one timing each: equal work differs by a tenth. Where all images "
     "fit into one batch, nothing takes the place of those that finish early.",
 }
@@ -45,13 +47,8 @@ TABLE_CAPTIONS = {
     "headroom": "What choosing the start can gain over the best start for all. The choices know the PSNR they reach, so no rule that chooses "
     "from these starts gains more; the one per image follows the luck of the noise, too.",
 }
-AGAINST = {
-    "t": "level t",
-    "sbar": "true latent error s̄",
-    "psnr": "PSNR of D(ẑ)",
-    "perceptual": "{perceptual} of D(ẑ)",
-}
-"""What severity is correlated with, in words; the distance has the name of what measured it."""
+AGAINST = {"t": "level t", "sbar": "true latent error s̄"}
+"""What severity is correlated with, besides the measures of what is decoded without diffusion, in words."""
 AGAINST_CONTROLS = {
     "adaptive_vs_best_fixed": "over one fixed start of equal cost for all images",
     "shuffled_severity": "over the severities of other images",
@@ -59,13 +56,9 @@ AGAINST_CONTROLS = {
 """What the adaptive choice itself is worth: claim to words."""
 COLUMNS = {
     "nfe": "NFE",
-    "psnr": "PSNR (dB)",
-    "ssim": "SSIM",
-    "psnr gain db": "PSNR gain (dB)",
-    "ssim gain": "SSIM gain",
     "nfe ratio": "NFE, baseline / method",
 }
-"""What heads a table's columns, in words."""
+"""What heads a table's columns, in words, besides the measures and the gains in them."""
 PARTS = (
     ("What the encoder is asked", "train_severity", False, ()),
     ("Does it order severity?", "order", False, ()),
@@ -73,6 +66,14 @@ PARTS = (
     ("Reconstruction", "reconstruct", True, ("quality", "paired")),
     ("Speed, and what is left to gain", "speedup", True, ("headroom",)),
 )
+NOTEBOOKS = (
+    ("01_download", "02_train_prior", "02_use_prior", "03_look_at_prior"),
+    ("04_train_severity", "05_measure_severity", "06_ordering_accuracy", "07_severity_correlation"),
+    ("08_tune_step_size", "09_reconstruct", "10_reconstruction", "11_speed_up"),
+)
+"""The executed notebooks that the page links: of the study, of each degradation, of each pair; the report's own is written
+after the page, and would appear from the second run on."""
+NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
 def assemble(folder: str | Path, study: str, degradations: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Path:
@@ -91,31 +92,43 @@ def assemble(folder: str | Path, study: str, degradations: Sequence[str], pairs:
     )
     page = template.render(
         study=study,
-        n=max(r["n"] or 0 for r in records if r["claim"] == "psnr_gain_db"),
+        n=max(r["n"] or 0 for r in records if r["claim"] == "nfe_ratio"),
         results=[
             (encoder_sentence(records, d), [sentence(records, d, solver) for of, solver in pairs if of == d])
             for d in dict.fromkeys(d for d, _ in pairs)
         ],
         many=len(pairs) > 4,
-        overview=_figure(reports, overview)
-        if (overview := reports / "comparisons/gains_of_pairs.png").is_file()
-        else None,
+        overview=_overview(reports, headline.starts(records)),
         claims={_title(d): _claims_table([r for r in records if r["degradation"] == d]) for d in degradations},
         comparisons=_html(_readable(comparisons(folder, pairs), distances)),
         across_solvers=_across_solvers(reports, distances),
+        main_start=main_rule(headline.starts(records)),
         sections=[_section(reports, d, [solver for of, solver in pairs if of == d], distances) for d in degradations],
         distances=distances,
         own_features=distances["perceptual"] == DISTANCES["features"]["perceptual"],
-        # the report's own notebook is written after this page, and would appear from the second run on
-        notebooks=[
-            p.relative_to(reports).as_posix()
-            for p in sorted((reports / "notebooks").glob("*.ipynb"))
-            if p.name != "07_report.ipynb"
-        ],
+        notebooks=_notebooks(reports, degradations, pairs),
     )
     path = reports / "index.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _notebooks(reports: Path, degradations: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Links to the executed notebooks of what the study has now; what a removed pair or degradation left is not among them."""
+    items = ([""], [f"-{degradation}" for degradation in degradations], [f"-{d}-{solver}" for d, solver in pairs])
+    names = [f"{name}{item}.ipynb" for group, of in zip(NOTEBOOKS, items, strict=True) for name in group for item in of]
+    paths = [reports / "notebooks" / name for name in names]
+    return [path.relative_to(reports).as_posix() for path in paths if path.is_file()]
+
+
+def _overview(reports: Path, starts: Sequence[str]) -> dict | None:
+    """The figure of all pairs with its caption; None where it was not drawn."""
+    path = reports / "comparisons/gains_of_pairs.png"
+    if not path.is_file():
+        return None
+    figure, count = _figure(reports, path), len(in_figures())
+    rules = "one start rule" if len(starts) == 1 else "both start rules" if len(starts) == 2 else "all start rules"
+    return figure | {"caption": figure["caption"].format(panels=NUMBERS.get(count, count), starts=rules)}
 
 
 def comparisons(folder: str | Path, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -144,26 +157,29 @@ def encoder_sentence(records: Sequence[Mapping], degradation: str) -> str:
 def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
     """The main result of one degradation and solver in plain words (HTML), read off the records."""
 
-    def of(claim: str, start: str, unit: str | None = None) -> Mapping | None:
+    def of(claim: str, start: str, measure: str | None = None) -> Mapping | None:
         return next((
             r for r in records
             if (r["claim"], r["degradation"], r["solver"], r["start"]) == (claim, degradation, solver, start)
-            and unit in (None, r["unit"])
+            and measure in (None, r["measure"])
         ), None)  # fmt: skip
 
     parts, controls = [], []
-    for start in headline.STARTS:
-        nfe, gain, distance = (of(claim, start) for claim in ("nfe_ratio", "psnr_gain_db", "perceptual_gain"))
-        parts.append(
-            f"{'with the published start' if start == 'published' else 'with the consistent start'} Flash needs "
-            f"{_fewer(nfe['value'])} denoiser evaluations {'as' if nfe['value'] == 1 else 'than'} the full-length baseline, {_gain(gain, 'PSNR')} and "
-            f"{_gain(distance, distance['distance'])}"
-        )
+    starts = headline.starts([r for r in records if (r["degradation"], r["solver"]) == (degradation, solver)])
+    for start in starts:
+        nfe, gains = of("nfe_ratio", start), [of(measure.gain, start) for measure in in_figures()]
+        *first, last = [
+            f"with the {start} start Flash needs {_fewer(nfe['value'])} denoiser evaluations "
+            f"{'as' if nfe['value'] == 1 else 'than'} the full-length baseline",
+            *(_gain(gain, headline.measured_in(gain)) for gain in gains),
+        ]
+        parts.append(f"{', '.join(first)} and {last}")
+    main = next(iter(MEASURES.values()))
     for claim, words in AGAINST_CONTROLS.items():
-        found = {start: r for start in headline.STARTS if (r := of(claim, start, unit="dB"))}
+        found = {start: r for start in starts if (r := of(claim, start, main.name))}
         if found:
             gains = ", ".join(f"{headline.describe(r)} ({start} start)" for start, r in found.items())
-            controls.append(f" Gain in PSNR {words}: {gains}.")
+            controls.append(f" Gain in {measure_label(main)} {words}: {gains}.")
     return f"<strong>{escape(solver_label(solver))}:</strong> {'; '.join(parts)}.{''.join(controls)}"
 
 
@@ -184,6 +200,8 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _fewer(ratio: float | None) -> str:
+    if ratio is not None and ratio < 1:  # a start may cost more evaluations than it saves
+        return f"{1 / ratio:.1f} times more"
     return "as many" if ratio == 1 else f"{_number(ratio, '.1f')} times fewer"
 
 
@@ -253,17 +271,22 @@ def _table(reports: Path, name: str, item: str, distances: Mapping[str, str]) ->
 
 def _readable(table: pd.DataFrame, distances: Mapping[str, str]) -> pd.DataFrame:
     """A table of numbers and names as one of texts; distances: what readers call the two."""
-    gain = {"perceptual gain": f"{distances['perceptual']} gain (relative)"}
-    table = with_intervals(table).rename(columns={**COLUMNS, **distances, **gain})
+    heads = COLUMNS | dict(distances)
+    against = dict(AGAINST)
+    for name, measure in MEASURES.items():
+        unit = "relative" if measure.relative else measure.unit
+        words = measure_label(measure, distances)
+        heads[name.replace("_", " ")] = measure_with_unit(measure, distances)
+        heads[measure.gain.replace("_", " ")] = f"{words} gain" + (f" ({unit})" if unit else "")
+        against[name] = f"{words} of D(ẑ)"
+    table = with_intervals(table).rename(columns=heads)
     if "degradation" in table:
         table["degradation"] = table["degradation"].str.replace("_", " ")
     for column in ("solver", "reference"):
         if column in table:
             table[column] = table[column].map(solver_label)
     if "sigma hat against" in table:
-        table["sigma hat against"] = table["sigma hat against"].replace(
-            {name: words.format(**distances) for name, words in AGAINST.items()}
-        )
+        table["sigma hat against"] = table["sigma hat against"].replace(against)
         table = table.rename(columns={"sigma hat against": "σ̂ against"})
     for column in ("method", "baseline"):
         if column in table:

@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flashdiff.report.headline import README_CLAIMS, describe, label
-from flashdiff.study.methods import STARTS, solver_label
+from flashdiff.measures import MEASURES
+from flashdiff.report.headline import describe, label, readme_claims, starts
+from flashdiff.report.names import measure_label, solver_label
+from flashdiff.study.methods import MAIN
 
 
 def results_table(records: Sequence[Mapping]) -> str:
@@ -17,8 +19,8 @@ def results_table(records: Sequence[Mapping]) -> str:
         + " |",
         "| --- |" + " --- |" * len(pairs),
     ]
-    for claim in README_CLAIMS:
-        for start in (None, *STARTS):
+    for claim in readme_claims():
+        for start in (None, *starts(records)):
             found = [r for r in records if (r["claim"], r["start"]) == (claim, start)]
             if found:
                 by_pair = {(r["degradation"], r["solver"]): describe(r) for r in found}
@@ -27,12 +29,16 @@ def results_table(records: Sequence[Mapping]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def gains_table(records: Sequence[Mapping], start: str = "consistent") -> str:
+def gains_table(records: Sequence[Mapping], start: str = MAIN) -> str:
     """The larger study: a line per degradation, a column per solver, the gain in PSNR over its own full-length baseline;
     bold where the interval lies above zero, empty where a pair is not compared."""
-    gains = {(r["degradation"], r["solver"]): r for r in records if (r["claim"], r["start"]) == ("psnr_gain_db", start)}
+    measure = next(iter(MEASURES.values()))
+    gains = {(r["degradation"], r["solver"]): r for r in records if (r["claim"], r["start"]) == (measure.gain, start)}
     degradations, solvers = (list(dict.fromkeys(key)) for key in zip(*gains, strict=True))
-    lines = [f"| PSNR, dB | {' | '.join(solver_label(s) for s in solvers)} |", "| --- |" + " --- |" * len(solvers)]
+    lines = [
+        f"| {measure_label(measure)}, {measure.unit} | {' | '.join(solver_label(s) for s in solvers)} |",
+        "| --- |" + " --- |" * len(solvers),
+    ]
     for degradation in degradations:
         cells = [_gain(gains[degradation, s]) if (degradation, s) in gains else "" for s in solvers]
         lines.append(f"| {degradation.replace('_', ' ')} | {' | '.join(cells)} |")

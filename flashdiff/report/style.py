@@ -1,4 +1,4 @@
-"""One style for all figures: sizes, colours, what a method is called; and how a figure is saved."""
+"""One style for all figures: sizes, the palette, what axes are called; and how a figure is saved."""
 
 import functools
 from pathlib import Path
@@ -12,20 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 PALETTE = sns.color_palette("colorblind")
-METHOD_COLOURS = {
-    "no_diffusion": "0.45",
-    "full_length": PALETTE[7],
-    "flash_published": PALETTE[0],
-    "flash_consistent": PALETTE[1],
-    "flash_inversion": PALETTE[3],
-    "fixed_mean": PALETTE[2],
-    "shuffled_published": PALETTE[9],
-    "shuffled_consistent": PALETTE[8],
-    "random_published": PALETTE[4],
-    "random_consistent": PALETTE[5],
-}
 LEVEL, SIGMA, SBAR = "severity level t", "predicted severity σ̂ (latent units)", "true latent error s̄ (latent units)"
-NFE, PSNR, PERCEPTUAL = "denoiser evaluations (NFE)", "PSNR (dB)", "perceptual distance"
+NFE = "denoiser evaluations (NFE)"
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,

@@ -5,20 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
-from flashdiff.measures.features import Distances
-from flashdiff.report.intervals import CORRELATIONS, bootstrap, paired_gains, significant
+from flashdiff.measures import MEASURES
+from flashdiff.report.intervals import CORRELATIONS, bootstrap, paired_gains
+from flashdiff.report.names import distance_names
 from flashdiff.report.tables import calibration
-from flashdiff.study.methods import ADAPTIVE, baselines, distance_names
-
-
-def frechet_distances(
-    distances: Distances, truth: Tensor, images: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, float | int | None]]:
-    """{method: {"value", "n"}}: Frechet distance of every method's images to the true ones; None: not measured."""
-    found = distances.frechet({method: torch.from_numpy(part) for method, part in images.items()}, truth)
-    return {method: {"value": significant(value), "n": len(truth)} for method, value in found.items()}
+from flashdiff.study.methods import adaptive, baselines
+from flashdiff.study.records import significant
 
 
 def ordering_metrics(rows: pd.DataFrame, seed: int = 0, n_resamples: int = 2000) -> dict:
@@ -58,7 +51,7 @@ def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, 
     """
     methods = {}
     for method, part in rows.groupby("method", sort=False):
-        names = ("psnr", "ssim", "perceptual", "start", "nfe", "decodes", "residual")
+        names = (*MEASURES, "start", "nfe", "decodes", "residual")
         methods[method] = {
             name: bootstrap(part[name].to_numpy(dtype=float), np.mean, n_resamples, seed) for name in names
         }
@@ -68,8 +61,7 @@ def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, 
             for baseline in baselines(method)
             if baseline in methods
         }
-        for method in ADAPTIVE
-        if method in methods
+        for method in adaptive(methods)
     }
     names = distance_names(distances, rows.image.nunique())
     return {"distances": names, "methods": methods, "gains": gains}
@@ -78,8 +70,8 @@ def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, 
 def speed_metrics(timings: Mapping[str, Mapping[str, float]]) -> dict:
     """Wall clock of the adaptive methods against the full-length baseline, from one run of each: no interval."""
     full = timings["full_length"]["seconds"]
-    adaptive = [method for method in ADAPTIVE if method in timings]
-    measured = {method: timings[method] for method in (*adaptive, "full_length")}
+    walked = adaptive(timings)
+    measured = {method: timings[method] for method in (*walked, "full_length")}
     return {
         "wall_clock_ratio": {
             method: {
@@ -88,7 +80,7 @@ def speed_metrics(timings: Mapping[str, Mapping[str, float]]) -> dict:
                 "high": None,
                 "n": timings[method]["images"],
             }
-            for method in adaptive
+            for method in walked
         },
         "seconds_per_image": {method: significant(t["seconds"] / t["images"]) for method, t in measured.items()},
         "milliseconds_per_evaluation": {

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
+from flashdiff.measures import MEASURES, in_figures
 from flashdiff.report.intervals import CORRELATIONS, bootstrap, by_method, paired_gains
-from flashdiff.study.methods import ADAPTIVE, STARTS, fixed_starts, label
+from flashdiff.report.names import label
+from flashdiff.study.methods import adaptive, fixed_starts, flash_method, main_rule, rules
 
 
 def save(table: pd.DataFrame, folder: str | Path, name: str) -> pd.DataFrame:
@@ -38,24 +40,24 @@ def _spread(name: str, interval: Mapping[str, float | None]) -> dict[str, float]
 
 
 def quality_and_nfe(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
-    """One row per method: mean NFE, PSNR (dB), SSIM, perceptual distance with 95% intervals, and mean decodes."""
+    """One row per method: mean NFE and the mean of every measure with 95% intervals, and mean decodes."""
     table = []
     for method, part in rows.groupby("method", sort=False):
         row = {"method": method}
-        for name in ("nfe", "psnr", "ssim", "perceptual"):
+        for name in ("nfe", *MEASURES):
             row |= _spread(name, bootstrap(part[name].to_numpy(dtype=float), np.mean, n_resamples, seed))
         table.append(row | {"decodes": float(part.decodes.mean())})
     return pd.DataFrame(table)
 
 
 def quality_against(rows: pd.DataFrame, baseline: str, n_resamples: int, seed: int = 0) -> pd.DataFrame:
-    """One row per method: mean NFE, PSNR (dB) and perceptual distance, with the 95% interval of the difference to a baseline
-    on the same images, laid around the method's mean.
+    """One row per method: mean NFE and the mean of every measure that is drawn, with the 95% interval of the difference to a
+    baseline on the same images, laid around the method's mean.
 
     An interval that leaves out the baseline's mean is a difference that chance does not explain. How much images differ,
     which all methods share, is not in it; it is in those of :func:`quality_and_nfe`.
     """
-    columns = {name: by_method(rows, name) for name in ("psnr", "perceptual")}
+    columns = {measure.name: by_method(rows, measure.name) for measure in in_figures()}
     table = []
     for method, nfe in rows.groupby("method", sort=False).nfe.mean().items():
         row = {"method": method, "nfe": nfe}
@@ -89,16 +91,17 @@ def fixed_starts_by_severity(rows: pd.DataFrame, n_resamples: int, seed: int = 0
     """What every fixed start does for each third of the images: one row per third and start, in the order of cost.
 
     nfe: the start's cost; psnr_gain_db: gain over the start of equal mean cost, paired, with its 95% interval; flash_nfe:
-    what Flash spends on this third. ``rows`` hold one row per image and method, each image with its sigma_hat.
+    what Flash, with its main start rule, spends on this third. ``rows`` hold one row per image and method, each image with
+    its sigma_hat.
     """
     psnr, nfe, third = by_method(rows, "psnr"), by_method(rows, "nfe"), _third(rows)
     fixed = sorted(fixed_starts(psnr), key=lambda method: nfe[method].mean())
-    table = []
+    main, table = flash_method(main_rule(rules(psnr))), []
     for images, of_third in psnr.groupby(third, observed=True):
         cost = nfe.loc[of_third.index].mean()
         for method in fixed:
             gain = bootstrap((of_third[method] - of_third.fixed_mean).to_numpy(), np.mean, n_resamples, seed)
-            head = {"images": images, "nfe": cost[method], "flash_nfe": cost[STARTS["consistent"]]}
+            head = {"images": images, "nfe": cost[method], "flash_nfe": cost[main]}
             table.append(head | _spread("psnr_gain_db", gain))
     return pd.DataFrame(table)
 
@@ -119,7 +122,7 @@ def headroom(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFram
         "best fixed start for each third of severity": third.astype(object).map(of_third),
         "best fixed start for each image": fixed.idxmax(axis=1),
     }
-    choices |= {label(method): pd.Series(method, psnr.index) for method in STARTS.values()}
+    choices |= {label(method): pd.Series(method, psnr.index) for method in adaptive(psnr)}
 
     def chosen(column: pd.DataFrame, choice: pd.Series) -> np.ndarray:
         return column.to_numpy(float)[np.arange(len(column)), column.columns.get_indexer(choice)]
@@ -139,10 +142,10 @@ def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:
     """
     table = []
     for (degradation, solver), summary in summaries.items():
-        for method in ("no_diffusion", "full_length", "fixed_mean", *ADAPTIVE):
+        for method in ("no_diffusion", "full_length", "fixed_mean", *adaptive(summary["methods"])):
             if method not in summary["methods"]:
                 continue
-            names = ("nfe", "decodes", "psnr", "ssim", "perceptual")
+            names = ("nfe", "decodes", *MEASURES)
             means = {name: _number(summary["methods"][method][name]["value"]) for name in names}
             frechet = _number(summary.get("frechet", {}).get(method, {}).get("value"))
             head = {"degradation": degradation, "solver": solver, "method": method}
@@ -152,18 +155,18 @@ def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:
 
 def across_solvers(rows: Mapping[tuple[str, str], pd.DataFrame], n_resamples: int, seed: int = 0) -> pd.DataFrame:
     """Flash with every solver of a degradation against one reference, the full-length baseline of the degradation's first
-    solver: one row per pair, with the consistent start.
+    solver: one row per pair, with the main start rule.
 
     rows: (degradation, solver) -> its reconstruction rows; the pairs of a degradation share images and measurements, so
     that gains are paired: those of :func:`flashdiff.report.intervals.paired_gains`, with 95% intervals.
     """
-    table, references = [], {}
+    table, references, main = [], {}, next(iter(MEASURES.values()))
     for (degradation, solver), of_pair in rows.items():
         reference, baseline = references.setdefault(degradation, (solver, of_pair[of_pair.method == "full_length"]))
-        flash = of_pair[of_pair.method == STARTS["consistent"]]
-        both = pd.concat([flash.assign(method="flash"), baseline.assign(method="reference")])
+        ours = of_pair[of_pair.method == flash_method(main_rule(rules(of_pair.method)))]
+        both = pd.concat([ours.assign(method="flash"), baseline.assign(method="reference")])
         row = {"degradation": degradation, "solver": solver, "reference": reference}
-        row |= {"nfe": flash.nfe.mean(), "decodes": flash.decodes.mean(), "psnr": flash.psnr.mean()}
+        row |= {"nfe": ours.nfe.mean(), "decodes": ours.decodes.mean(), main.name: ours[main.name].mean()}
         for name, interval in paired_gains(both, "flash", "reference", n_resamples, seed).items():
             row |= _spread(name, interval)
         table.append(row)
@@ -173,7 +176,7 @@ def across_solvers(rows: Mapping[tuple[str, str], pd.DataFrame], n_resamples: in
 def severity_correlations(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
     """Correlation of sigma_hat with the level, the true latent error, and the quality of D(z_hat), with intervals."""
     table = []
-    for name in ("t", "sbar", "psnr", "perceptual"):
+    for name in ("t", "sbar", *(measure.name for measure in in_figures())):
         row: dict = {"sigma_hat against": name}
         for kind, correlation in CORRELATIONS.items():
             columns = (rows.sigma_hat.to_numpy(), rows[name].to_numpy())

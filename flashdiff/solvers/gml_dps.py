@@ -21,6 +21,7 @@ class GMLDPS(Guided):
     step before the final method); Fabian et al. 2024, appendix on baselines.
     """
 
+    label = "GML-DPS"
     gamma: Annotated[float, Field(ge=0, description="weight of ||z0 - E(D(z0))||")] = 0.05
 
     def objective(self, prior, operator, y, z0):

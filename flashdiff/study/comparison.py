@@ -11,6 +11,7 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from flashdiff.batch import Stream, norms, uniform
@@ -19,9 +20,9 @@ from flashdiff.degradations import Measurement, measure
 from flashdiff.degradations import build as build_degradation
 from flashdiff.devices import device, process_state
 from flashdiff.flash import Flash, FullLength, Result
+from flashdiff.measures import MEASURES
 from flashdiff.measures.features import Distances
 from flashdiff.measures.published import load_distances
-from flashdiff.measures.quality import psnr, ssim
 from flashdiff.prior import Prior
 from flashdiff.sampling import EngineReport
 from flashdiff.severity import Severity, SeverityEncoder, latent_error_variance
@@ -30,6 +31,7 @@ from flashdiff.solvers import check
 from flashdiff.starts import STARTS, FixedStart, Start, match_snr
 from flashdiff.study.experiments import uniform_levels
 from flashdiff.study.methods import flash_method
+from flashdiff.study.records import significant
 from flashdiff.study.store import Store
 from flashdiff.study.tuned import Choice, flash_of, solver_of
 from flashdiff.training.loop import keyed
@@ -121,14 +123,10 @@ class Bench:
         return FullLength(self.prior, solver, self.seed, self.batch_size, progress=progress)
 
     def quality(self, images: Tensor) -> dict[str, np.ndarray]:
-        """psnr, ssim, perceptual and residual (root mean square of y - A(x), [-1, 1] units) of every image."""
+        """Every measure, and residual (root mean square of y - A(x), [-1, 1] units), of every image."""
         misfit = self.measurement.y - self.measurement.operator().A(images)
-        quality = {
-            "psnr": psnr(images, self.truth),
-            "ssim": ssim(images, self.truth),
-            "perceptual": self.distances.perceptual(images, self.truth),
-            "residual": norms(misfit) / misfit[0].numel() ** 0.5,
-        }
+        quality = {name: measure.compute(images, self.truth, self.distances) for name, measure in MEASURES.items()}
+        quality["residual"] = norms(misfit) / misfit[0].numel() ** 0.5
         return {name: np.asarray(value, dtype=float) for name, value in quality.items()}
 
 
@@ -265,6 +263,14 @@ def _random_variance(bench: Bench) -> Tensor:
     last = min(2 * bench.mean_start, bench.prior.n_steps - 1)
     abar = bench.prior.signal((draw * (last + 1)).long())
     return (1 - abar) / abar
+
+
+def frechet_distances(
+    distances: Distances, truth: Tensor, images: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, float | int | None]]:
+    """{method: {"value", "n"}}: Frechet distance of every method's images to the true ones; None: not measured."""
+    found = distances.frechet({method: torch.from_numpy(part) for method, part in images.items()}, truth)
+    return {method: {"value": significant(value), "n": len(truth)} for method, value in found.items()}
 
 
 def save_images(path: str, bench: Bench, images: Mapping[str, np.ndarray]) -> None:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from flashdiff.batch import Stream, slice_size, uniform
 from flashdiff.degradations import Degradation, measure
+from flashdiff.measures import MEASURES
 from flashdiff.measures.features import Distances
-from flashdiff.measures.quality import psnr, ssim
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder, severity_at_levels
 from flashdiff.starts import match_snr
@@ -46,7 +46,7 @@ def severity_rows(
 ) -> pd.DataFrame:
     """Predicted against true severity, one row per image at its own level t ~ U[0, 1].
 
-    Columns: image, label, t, sigma_hat, sbar (true standard deviation of the latent error), psnr, ssim, perceptual (of
+    Columns: image, label, t, sigma_hat, sbar (true standard deviation of the latent error), a column per measure (of
     D(z_hat)), start (index matched to sigma_hat), kurtosis (excess) and neighbour_correlation of the latent error.
     """
     ids = np.arange(len(x))
@@ -65,9 +65,7 @@ def severity_rows(
         "t": t,
         "sigma_hat": severity.sigma_hat,
         "sbar": error.flatten(1).std(1),
-        "psnr": psnr(images, x),
-        "ssim": ssim(images, x),
-        "perceptual": distances.perceptual(images, x),
+        **{name: measure.compute(images, x, distances) for name, measure in MEASURES.items()},
         "start": match_snr(prior, severity.variance).cpu(),
         "kurtosis": centred.pow(4).flatten(1).mean(1) / variance**2 - 3,
         "neighbour_correlation": (vertical + horizontal) / (2 * variance),

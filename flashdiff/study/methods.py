@@ -1,56 +1,47 @@
-"""The methods of a comparison: their names in tables and files, and which of them are held against which."""
+"""The methods of a comparison: their names in rows and files, made of the start rules', and what is held against what."""
 
 from collections.abc import Iterable
 
-STARTS = {"published": "flash_published", "consistent": "flash_consistent"}
-"""The start rules that the study makes claims about, and the method that walks with each."""
-ADAPTIVE = (*STARTS.values(), "flash_inversion")
+from flashdiff.starts import STARTS
+
+MAIN = "consistent"
+"""The start rule that stands for Flash where there is room for one, in the studies that have it."""
 CONTROLS = ("shuffled", "random")
 """Negative controls, one per start rule: severities of other images, and starts that know nothing of the image."""
 
-LABELS = {
-    "no_diffusion": "no diffusion, D(ẑ)",
-    "full_length": "full-length baseline",
-    "flash_published": "Flash, published start",
-    "flash_consistent": "Flash, consistent start",
-    "flash_inversion": "Flash, DDIM inversion",
-    "fixed_mean": "fixed start, equal NFE",
-    "shuffled_published": "others' severities, published",
-    "shuffled_consistent": "others' severities, consistent",
-    "random_published": "random starts, published",
-    "random_consistent": "random starts, consistent",
-}
+
+def flash_method(rule: str) -> str:
+    """The adaptive method that walks with a start rule."""
+    return f"flash_{rule}"
 
 
-SOLVERS = {"ldps": "LDPS", "gml_dps": "GML-DPS", "psld": "PSLD", "resample": "ReSample", "latent_daps": "LatentDAPS"}
+def controls(rule: str) -> tuple[str, ...]:
+    """The negative controls that walk with a start rule."""
+    return tuple(f"{control}_{rule}" for control in CONTROLS)
 
 
-def solver_label(name: str) -> str:
-    """A solver's name for readers; what a study's name adds to its kind follows: ldps_ddim40 is LDPS (ddim40)."""
-    for kind in sorted(SOLVERS, key=len, reverse=True):
-        if name == kind:
-            return SOLVERS[kind]
-        if name.startswith(f"{kind}_"):
-            return f"{SOLVERS[kind]} ({name.removeprefix(f'{kind}_').replace('_', ' ')})"
-    return name.replace("_", " ")
+def rules(methods: Iterable[str]) -> list[str]:
+    """The start rules whose adaptive method is among the methods, in the order of STARTS."""
+    found = set(methods)
+    return [rule for rule in STARTS if flash_method(rule) in found]
 
 
-DISTANCES = {
-    "features": {"perceptual": "perceptual distance", "frechet": "Frechet distance"},
-    "published": {"perceptual": "LPIPS (VGG)", "frechet": "FID (Inception, {n} images)"},
-}
-"""What measures a study's distances (``reconstruction.distances``), and what readers call them."""
+def adaptive(methods: Iterable[str]) -> list[str]:
+    """Those of the methods that are adaptive, in the order of STARTS."""
+    return [flash_method(rule) for rule in rules(methods)]
 
 
-def distance_names(kind: str, n: int) -> dict[str, str]:
-    """{"perceptual", "frechet"}: what readers call the distances of n images that ``kind`` measures."""
-    return {name: text.format(n=n) for name, text in DISTANCES[kind].items()}
+def main_rule(rules: Iterable[str]) -> str:
+    """The one of the start rules that stands for Flash: :data:`MAIN`, else the first; ValueError where there is none."""
+    rules = list(rules)
+    if not rules:
+        raise ValueError("methods: none is adaptive; tune at least one start rule.")
+    return MAIN if MAIN in rules else rules[0]
 
 
 def baselines(method: str) -> tuple[str, ...]:
     """What an adaptive method is compared with. Controls share its start rule: else they would measure the rule."""
-    controls = tuple(f"{control}_{start}" for start, m in STARTS.items() if m == method for control in CONTROLS)
-    return ("full_length", "no_diffusion", *(("fixed_mean",) if controls else ()), *controls)
+    return "full_length", "no_diffusion", "fixed_mean", *controls(method.removeprefix("flash_"))
 
 
 def fixed_starts(methods: Iterable[str]) -> list[str]:
@@ -58,11 +49,6 @@ def fixed_starts(methods: Iterable[str]) -> list[str]:
     return [method for method in methods if method.startswith("fixed_")]
 
 
-def label(method: str) -> str:
-    """A method's name for readers; the ladder of fixed starts has its index in its name."""
-    return LABELS.get(method, method.replace("fixed_", "fixed start "))
-
-
-def flash_method(rule: str) -> str:
-    """The adaptive method that walks with a start rule."""
-    return f"flash_{rule}"
+def ladder(methods: Iterable[str]) -> list[str]:
+    """The fixed starts that a study lists, without the one of equal mean cost."""
+    return [method for method in fixed_starts(methods) if method != "fixed_mean"]

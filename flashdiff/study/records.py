@@ -1,7 +1,8 @@
 """What stages hand to one another: per-image rows (parquet), and small JSON files."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -22,10 +23,21 @@ def read_json(path: str | Path) -> dict:
         raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
 
 
-def write_rows(rows: pd.DataFrame, path: str | Path) -> None:
-    """Write per-image rows as parquet; refuses NaN, naming the column, but where the perceptual distance was not measured."""
+def significant(value: float) -> float | None:
+    """Six significant digits: what a bootstrap of some dozens of images can tell, and stable between runs.
+
+    None for what is no finite number, which JSON has no word for.
+    """
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def write_rows(rows: pd.DataFrame, path: str | Path, optional: Collection[str] = ()) -> None:
+    """Write per-image rows as parquet; refuses NaN, naming the column.
+
+    optional: columns that may be NaN throughout, because they were not measured (:func:`flashdiff.measures.optional`).
+    """
     missing = rows.isna()
-    not_measured = ["perceptual"] if "perceptual" in rows and missing.perceptual.all() else []
+    not_measured = [column for column in optional if column in rows and missing[column].all()]
     broken = rows.columns[missing.any()].difference(not_measured, sort=False)
     if len(broken):
         raise ValueError(f"{path}: NaN in {', '.join(broken)}; an image or a model is broken, nothing was written.")

@@ -17,7 +17,7 @@ from flashdiff.datasets.splits import to_float
 from flashdiff.measures import published as published_distances
 from flashdiff.measures.features import Features, feature_distance, frechet, penultimate
 from flashdiff.measures.published import PublishedDistances, load_distances
-from flashdiff.report import summaries
+from flashdiff.study import comparison
 
 VGG = "https://download.pytorch.org/models/vgg16-397923af.pth"
 INCEPTION = (
@@ -318,13 +318,13 @@ def test_both_kinds_of_distances_are_asked_alike():
     np.testing.assert_array_equal(features.perceptual(x, truth), feature_distance(features, x, truth))
     expected = frechet(penultimate(features, x), penultimate(features, truth))
     assert features.frechet({"a": x}, truth) == {"a": expected}
-    table = summaries.frechet_distances(features, truth, {"a": x.numpy()})
+    table = comparison.frechet_distances(features, truth, {"a": x.numpy()})
     assert table == {"a": {"value": pytest.approx(expected, rel=1e-5), "n": 12}}
-    published = summaries.frechet_distances(measured(), truth, {"a": x.numpy(), "b": truth.numpy()})
+    published = comparison.frechet_distances(measured(), truth, {"a": x.numpy(), "b": truth.numpy()})
     bytes_of = {name: (u + 1).mul(127.5).round().byte().numpy() for name, u in (("x", x), ("truth", truth))}
     expected = frechet(moments(bytes_of["x"]), moments(bytes_of["truth"]))
     assert published["a"] == {"value": pytest.approx(expected, rel=1e-4), "n": 12}
-    nothing = summaries.frechet_distances(PublishedDistances(None, None), truth, {"a": x.numpy()})
+    nothing = comparison.frechet_distances(PublishedDistances(None, None), truth, {"a": x.numpy()})
     assert nothing == {"a": {"value": None, "n": 12}}
 
 

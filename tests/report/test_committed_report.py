@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from flashdiff.report import readme
-from flashdiff.report.headline import RULES
+from flashdiff.report.headline import rules
 from flashdiff.study.records import write_json
 from flashdiff.study.schema import load, select
 from flashdiff.training.severity import recipe
@@ -26,7 +26,7 @@ def records():
 def test_every_claim_of_every_pair_is_there(records):
     study = load(ROOT / "params.yaml")
     pairs = {(pair.degradation, pair.solver) for pair in study.pairs.values()}
-    for claim in RULES:
+    for claim in rules():
         assert {(r["degradation"], r["solver"]) for r in records if r["claim"] == claim} == pairs, claim
     assert {r["study"] for r in records} == {study.study}
 

@@ -11,19 +11,21 @@ from pydantic import ValidationError
 from synthetic import reconstruction_rows, severity_rows, timings
 
 from flashdiff.degradations import build
+from flashdiff.measures import optional
 from flashdiff.measures.published import PublishedDistances
 from flashdiff.report import figures, headline, readme, summaries, tables
 from flashdiff.report import page as report
+from flashdiff.report.names import distance_names
 from flashdiff.starts import FixedStart
 from flashdiff.study import comparison, experiments, records
 from flashdiff.study import schema as study
-from flashdiff.study.methods import distance_names
 from flashdiff.study.records import write_json
 
 ROOT = Path(__file__).parents[2]
 PAIR = ("gaussian_blur", "ldps")
 NOTHING = PublishedDistances(None, None)
 LPIPS, FID = "LPIPS (VGG)", "FID (Inception, 10 images)"
+NAMES = {"perceptual": LPIPS, "frechet": FID}
 SUMMARY = {"ordering_accuracy": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 10}}
 BLUR = {"kind": "gaussian_blur", "std_min": 0.3, "std_max": 1.5, "radius": 4, "noise_std": 0.1}
 
@@ -40,7 +42,7 @@ def write_study(folder, measured, kind="published"):
         rows["perceptual"] = severity["perceptual"] = np.nan
     summary = summaries.reconstruction_metrics(rows, 100, distances=kind)
     images = {method: np.zeros((10, 1, 16, 16), np.float32) for method in rows.method.unique()}
-    frechet = summaries.frechet_distances(NOTHING, torch.zeros(10, 1, 16, 16), images)
+    frechet = comparison.frechet_distances(NOTHING, torch.zeros(10, 1, 16, 16), images)
     if measured:
         frechet = {method: {"value": 12.5, "n": 10} for method in images}
     reports, (degradation, _), item = folder / "reports", PAIR, "-".join(PAIR)
@@ -87,7 +89,7 @@ def test_what_was_not_measured_is_said_and_the_rest_is_there(tmp_path, kind):
     write_study(tmp_path / "measured", measured=True, kind=kind)
     page = write_study(tmp_path / "not", measured=False, kind=kind)
     name = distance_names(kind, 10)["perceptual"]
-    assert page.count(f"{name} was not measured") == 2 and ">nan" not in page.lower() and "None" not in page
+    assert page.count(f"{name} was not measured") == 3 and ">nan" not in page.lower() and "None" not in page
     assert (
         page.count("<td>not measured</td>") >= 12 + 1 + 3 + 8
     )  # quality, paired, correlations, comparisons' two columns
@@ -118,13 +120,13 @@ def test_a_table_without_the_distance_keeps_its_other_columns():
 
 def test_rows_may_lack_the_distance_altogether_and_nothing_else(tmp_path):
     rows, path = reconstruction_rows(), tmp_path / "rows.parquet"
-    records.write_rows(rows.assign(perceptual=np.nan), path)
+    records.write_rows(rows.assign(perceptual=np.nan), path, optional())
     assert records.read_rows(path, len(rows)).perceptual.isna().all()
     with pytest.raises(ValueError, match="NaN in psnr; an image"):
-        records.write_rows(rows.assign(perceptual=np.nan, psnr=np.nan), tmp_path / "broken.parquet")
+        records.write_rows(rows.assign(perceptual=np.nan, psnr=np.nan), tmp_path / "broken.parquet", optional())
     rows.loc[3, "perceptual"] = np.nan
     with pytest.raises(ValueError, match="NaN in perceptual; an image"):
-        records.write_rows(rows, tmp_path / "broken.parquet")
+        records.write_rows(rows, tmp_path / "broken.parquet", optional())
     assert not (tmp_path / "broken.parquet").exists()
 
 
@@ -135,18 +137,18 @@ def test_figures_name_the_distance_or_say_that_it_was_not_measured(draw, tmp_pat
 
     rows = reconstruction_rows()
     for given, measured in ((rows, True), (rows.assign(perceptual=np.nan), False)):
-        left, right = make(given, LPIPS).axes
+        left, right = make(given, NAMES).axes
         said = [[text.get_text() for text in axis.texts] for axis in (left, right)]
         assert said == [[], [] if measured else ["not measured"]]
         assert f"{LPIPS}, lower is better" in (right.get_xlabel(), right.get_ylabel())
-    figures.save(make(rows.assign(perceptual=np.nan), LPIPS), tmp_path, "figure")  # drawing must not warn either
+    figures.save(make(rows.assign(perceptual=np.nan), NAMES), tmp_path, "figure")  # drawing must not warn either
     assert "perceptual distance, lower is better" in (make(rows).axes[1].get_xlabel(), make(rows).axes[1].get_ylabel())
 
 
 def test_gains_of_pairs_have_the_name_of_the_distance(tmp_path):
     write_study(tmp_path, measured=False)
     of_distance, others = gains(tmp_path)
-    figure = figures.gains_of_pairs(pd.DataFrame(of_distance + others), of_distance[0]["distance"])
+    figure = figures.gains_of_pairs(pd.DataFrame(of_distance + others), NAMES)
     assert figure.axes[1].get_xlabel() == f"{LPIPS}, decrease (%)"
     figures.save(figure, tmp_path, "gains_of_pairs")
 

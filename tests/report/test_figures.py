@@ -5,127 +5,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from figure_cases import FROM_IMAGES, FROM_ROWS, claims, curve, draw, pictures, quality_table, reconstructed
 from synthetic import ordering_rows, reconstruction_rows, severity_rows, timings
 
 from flashdiff.report import figures, intervals, tables
-from flashdiff.study.methods import LABELS, label
+from flashdiff.report.names import label
+from flashdiff.study.methods import ladder
 
 LEVEL, SIGMA = "severity level t", "predicted severity σ̂ (latent units)"
 NFE = "denoiser evaluations (NFE)"
 QUALITY = ["PSNR (dB), higher is better", "perceptual distance, lower is better"]
-
-
-def curve():
-    """Learning curve of severity_training: a row every 50 steps, held-out measures in every fifth."""
-    step = np.arange(50, 1001, 50)
-    held_out = step % 250 == 0
-    columns = {
-        "step": step,
-        "loss": 3 / step,
-        "latent": 1 / step,
-        "severity": 1.5 / step,
-        "image": 0.5 / step,
-        "ordering_accuracy": np.where(held_out, 1 - 20 / step, np.nan),
-        "spearman_error": np.where(held_out, 1 - 30 / step, np.nan),
-        "calibration_ratio": np.where(held_out, 1 + 10 / step, np.nan),
-    }
-    return pd.DataFrame(columns)
-
-
-def pictures(n, channels=1, seed=0):
-    """Random images (n, channels, 6, 6) in [-1, 1]."""
-    return np.random.default_rng(seed).uniform(-1, 1, (n, channels, 6, 6))
-
-
-def quality_table():
-    return tables.quality_against(reconstruction_rows(), "full_length", n_resamples=100)
-
-
-def claims():
-    """Records of two pairs and of a degradation that no solver reconstructs; one gain was not measured."""
-    claims = {"psnr_gain_db": 0.5, "perceptual_gain": 0.1, "nfe_ratio": 8.0}
-    rows = [("ordering_accuracy", "mixture", None, None, 0.9)]
-    for number, pair in enumerate([("gaussian_blur", "ldps"), ("motion_blur", "ldps_ddim40")]):
-        for side, start in enumerate(("published", "consistent")):
-            rows += [(claim, *pair, start, value * (1 + number + side / 2)) for claim, value in claims.items()]
-    table = pd.DataFrame(rows, columns=["claim", "degradation", "solver", "start", "value"])
-    table = table.assign(low=table.value - 0.05, high=table.value + 0.15).astype(object)
-    table.loc[table.index[-2], ["value", "low", "high"]] = None  # the last pair's perceptual gain
-    return table
-
-
-def reconstructed():
-    """Images of every method, of the measurement and of the truth; every image is another one."""
-    names = ["truth", "measurement", "no_diffusion", "full_length", "flash_published", "flash_consistent"]
-    return {name: pictures(10, seed=number) for number, name in enumerate(names)}
-
-
-# figure: (its data frame, how it is drawn from one, the columns it needs)
-FROM_ROWS = {
-    "learning_curve": (curve, lambda rows: figures.learning_curve(rows, "gaussian_blur"), ["step"]),
-    "severity_against_level_per_image": (
-        ordering_rows,
-        figures.severity_against_level_per_image,
-        ["image", "t", "sigma_hat"],
-    ),
-    "ordering_by_pair": (ordering_rows, figures.ordering_by_pair, ["image", "t", "sigma_hat"]),
-    "severity_against_level": (severity_rows, figures.severity_against_level, ["t", "sigma_hat"]),
-    "calibration": (severity_rows, figures.calibration, ["sigma_hat", "sbar"]),
-    "error_statistics": (severity_rows, figures.error_statistics, ["kurtosis", "neighbour_correlation"]),
-    "quality_against_steps": (
-        quality_table,
-        figures.quality_against_steps,
-        ["method", "nfe", "psnr", "psnr_low", "psnr_high", "perceptual", "perceptual_low", "perceptual_high"],
-    ),
-    "start_distribution": (reconstruction_rows, figures.start_distribution, ["method", "start"]),
-    "starts_by_severity": (
-        lambda: tables.fixed_starts_by_severity(reconstruction_rows(), n_resamples=100),
-        figures.starts_by_severity,
-        ["images", "nfe", "flash_nfe", "psnr_gain_db", "psnr_gain_db_low", "psnr_gain_db_high"],
-    ),
-    "wall_clock": (
-        lambda: tables.speed(timings()),
-        figures.wall_clock,
-        ["method", "seconds_per_image", "wall_clock_ratio", "nfe_ratio"],
-    ),
-    "quality_of_methods": (
-        quality_table,
-        figures.quality_of_methods,
-        ["method", "nfe", "psnr", "psnr_low", "psnr_high", "perceptual", "perceptual_low", "perceptual_high"],
-    ),
-    "gains_of_pairs": (
-        claims,
-        figures.gains_of_pairs,
-        ["claim", "degradation", "solver", "start", "value", "low", "high"],
-    ),
-    "outliers": (
-        lambda: tables.outliers(severity_rows(), k=2),
-        lambda table: figures.outliers(table, pictures(4), pictures(4, seed=1)),
-        ["t", "sigma_hat", "expected", "kind"],
-    ),
-    "matched_pairs": (
-        lambda: tables.matched_pairs(severity_rows(), k=2),
-        lambda table: figures.matched_pairs(table, pictures(4), pictures(4, seed=1)),
-        ["easy_t", "hard_t", "easy_sigma_hat", "hard_sigma_hat"],
-    ),
-    "reconstructions": (
-        reconstruction_rows,
-        lambda rows: figures.reconstructions(rows, reconstructed(), shown=2),
-        ["image", "method", "t", "psnr", "nfe", "sigma_hat"],
-    ),
-}
-FROM_IMAGES = {
-    "image_grid": lambda: figures.image_grid(pictures(3), "Three images", columns=2),
-    "degradation_levels": lambda: figures.degradation_levels(pictures(2), np.zeros((2, 3, 1, 6, 6)), np.linspace(0, 1, 3)),
-}  # fmt: skip
-
-
-def draw(name):
-    """The figure of that name from its synthetic rows."""
-    if name in FROM_IMAGES:
-        return FROM_IMAGES[name]()
-    rows, function, _ = FROM_ROWS[name]
-    return function(rows())
 
 
 def drawn_line(axis, label):
@@ -179,15 +68,15 @@ LEGENDS = {
     "quality_against_steps": [
         [
             "fixed start, same for all images",
-            LABELS["no_diffusion"],
-            LABELS["flash_published"],
-            LABELS["flash_consistent"],
-            LABELS["flash_inversion"],
-            LABELS["full_length"],
+            label("no_diffusion"),
+            label("flash_published"),
+            label("flash_consistent"),
+            label("flash_inversion"),
+            label("full_length"),
         ]
     ],
     "starts_by_severity": [[*tables.THIRDS, "where Flash starts them (mean)"]],
-    "gains_of_pairs": [[LABELS["flash_published"], LABELS["flash_consistent"]]],
+    "gains_of_pairs": [[label("flash_published"), label("flash_consistent")]],
     "start_distribution": [[f"mean {(100 * reconstruction_rows(10).sigma_hat[:10]).astype(int).mean():.0f}"]],
 }
 
@@ -342,20 +231,20 @@ def test_quality_against_steps_draws_means_and_intervals():
             values = rows.pivot(index="image", columns="method", values=column)
             gain = intervals.bootstrap((values[method] - values.full_length).to_numpy(), np.mean, 1000)
             ends = [mean[column]["full_length"] + gain[end] for end in ("value", "low", "high")]
-            np.testing.assert_allclose(marks[LABELS[method]], [mean.nfe[method], *ends], rtol=1e-5)
+            np.testing.assert_allclose(marks[label(method)], [mean.nfe[method], *ends], rtol=1e-5)
             assert (gain["low"] < gain["high"]) == (method != "full_length")
         (level,) = [line for line in axis.lines if line.get_linestyle() == "--"]
         np.testing.assert_allclose(level.get_ydata(), mean[column]["full_length"], rtol=1e-5)
-        _, height = drawn_line(axis, LABELS["no_diffusion"])
+        _, height = drawn_line(axis, label("no_diffusion"))
         np.testing.assert_allclose(height, mean[column]["no_diffusion"], rtol=1e-5)
 
 
 def test_quality_of_methods_draws_every_method_that_has_a_name():
     table = quality_table()
-    named = table[table.method.isin(LABELS)]  # and not the ladder of fixed starts
+    named = table[~table.method.isin(ladder(table.method))]  # and not the ladder of fixed starts
     figure = figures.quality_of_methods(table)
     written = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert written == [f"{LABELS[row.method]} ({row.nfe:.0f})" for row in named.itertuples()] and len(written) == 10
+    assert written == [f"{label(row.method)} ({row.nfe:.0f})" for row in named.itertuples()] and len(written) == 12
     for axis, column in zip(figure.axes, ("psnr", "perceptual"), strict=True):
         marks = errorbars(axis, along="x")
         assert list(marks) == written
@@ -376,7 +265,7 @@ def test_gains_of_pairs_draws_both_starts_of_every_pair_that_was_measured():
         assert axis.lines[0].get_xdata()[0] == (1 if claim == "nfe_ratio" else 0)  # where there is no gain
         for container, start in zip(axis.containers, ("published", "consistent"), strict=True):
             rows = table[(table.claim == claim) & (table.start == start)].dropna()
-            assert container.get_label() == LABELS[f"flash_{start}"]
+            assert container.get_label() == label(f"flash_{start}")
             points, _, (bars,) = container.lines
             np.testing.assert_allclose(
                 np.asarray(points.get_xdata(), dtype=float), scale * rows.value.to_numpy(dtype=float)
@@ -410,10 +299,10 @@ def test_starts_by_severity_draws_every_third_and_marks_its_start():
 def test_wall_clock_draws_seconds_and_writes_both_ratios():
     table = tables.speed(timings())
     axis = figures.wall_clock(table).axes[0]
-    methods = ["flash_published", "flash_consistent", "fixed_mean", "full_length"]
+    methods = ["flash_published", "flash_consistent", "flash_inversion", "fixed_mean", "full_length"]
     by_method = table.set_index("method").loc[methods]
     np.testing.assert_allclose([bar.get_width() for bar in axis.patches], by_method.seconds_per_image)
-    assert [label.get_text() for label in axis.get_yticklabels()] == [LABELS[method] for method in methods]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [label(method) for method in methods]
     for text, row in zip(axis.texts, by_method.itertuples(), strict=True):
         assert text.get_text().startswith(f" {row.seconds_per_image:.2f} s")
         ratios = f"; {row.wall_clock_ratio:.1f} times less time, {row.nfe_ratio:.1f} times fewer evaluations"
@@ -482,8 +371,9 @@ def test_matched_pairs_stand_side_by_side():
 def test_reconstructions_rise_in_level_and_stand_above_their_own_numbers():
     rows, images = reconstruction_rows(), reconstructed()
     figure = figures.reconstructions(rows, images, shown=3)
-    axes = np.reshape(figure.axes, (3, 6))
-    names = ["measurement", "no_diffusion", "full_length", "flash_published", "flash_consistent", "truth"]
+    axes = np.reshape(figure.axes, (3, 7))
+    methods = ["no_diffusion", "full_length", "flash_published", "flash_consistent", "flash_inversion"]
+    names = ["measurement", *methods, "truth"]
     by_level = np.argsort(rows.t[:10].to_numpy())
     assert [text.replace("\n", " ") for text in (axis.get_title() for axis in axes[0])] == [
         label(name) for name in names
@@ -500,7 +390,7 @@ def test_reconstructions_rise_in_level_and_stand_above_their_own_numbers():
 
 def test_fewer_images_than_rows_to_show_are_all_shown():
     rows = reconstruction_rows()
-    assert len(figures.reconstructions(rows[rows.image < 3], reconstructed(), shown=8).axes) == 3 * 6
+    assert len(figures.reconstructions(rows[rows.image < 3], reconstructed(), shown=8).axes) == 3 * 7
 
 
 # ----------------------------------------------------------------------------------------------------- saving

@@ -8,9 +8,10 @@ import pytest
 from synthetic import interval, ordering_rows, reconstruction_rows, severity_rows, timings, write_metrics
 
 from flashdiff.report import headline, readme
+from flashdiff.starts import STARTS
 from flashdiff.study import records as files
 
-KEYS = ["claim", "study", "degradation", "solver", "start", "value", "low", "high", "n", "unit", "distance", "verdict"]
+KEYS = ["claim", "study", "degradation", "solver", "start", "value", "low", "high", "n", "unit", "distance", "measure", "verdict"]  # fmt: skip
 OF_ENCODER = ["ordering_accuracy", "spearman_level", "spearman_error", "calibration_ratio"]
 OF_START = ["mean_start", "nfe_ratio", "psnr_gain_db", "ssim_gain", "perceptual_gain", "wall_clock_ratio"]
 CONTROLS = ["adaptive_vs_best_fixed", "shuffled_severity", "random_start"]
@@ -29,8 +30,8 @@ def test_every_claim_is_there_for_every_degradation_and_solver(tmp_path):
     write_metrics(tmp_path, degradations, solvers)
     records = headline.collect(tmp_path, "toy", degradations, list(itertools.product(degradations, solvers)))
     expected = {(claim, None) for claim in OF_ENCODER}
-    expected |= {(claim, start) for claim in [*OF_START, *CONTROLS] for start in ("published", "consistent")}
-    assert {claim for claim, _ in expected} == set(headline.RULES)
+    expected |= {(claim, start) for claim in [*OF_START, *CONTROLS] for start in STARTS}
+    assert {claim for claim, _ in expected} == set(headline.rules())
     for degradation in degradations:
         for solver in solvers:
             part = [r for r in records if (r["degradation"], r["solver"]) == (degradation, solver)]
@@ -38,7 +39,7 @@ def test_every_claim_is_there_for_every_degradation_and_solver(tmp_path):
             for claim, start in expected:
                 units = [r["unit"] for r in part if (r["claim"], r["start"]) == (claim, start)]
                 assert units == ["dB", "relative"] if claim in CONTROLS else len(units) == 1
-    assert len(records) == 4 * (4 + 2 * (6 + 2 * 3))
+    assert len(records) == 4 * (4 + 3 * (6 + 2 * 3))
     for record in records:
         assert list(record) == KEYS and record["study"] == "toy"
         assert record["verdict"] in {"reproduced", "not reproduced", "not tested"}
@@ -49,7 +50,7 @@ def test_a_degradation_without_a_solver_has_the_claims_of_its_encoder(tmp_path):
     records = headline.collect(tmp_path, "toy", ["gaussian_blur", "mixture"], [("gaussian_blur", "ldps")])
     alone = [r for r in records if r["degradation"] == "mixture"]
     assert [r["claim"] for r in alone] == OF_ENCODER and {r["solver"] for r in alone} == {None}
-    assert len(records) == 4 + 28
+    assert len(records) == 4 + 40
     assert {"", "LDPS"} == set(headline.to_frame(records).solver)
     assert readme.results_table(records).splitlines()[0].endswith("| gaussian blur, LDPS | mixture |")
     assert readme.results_table(records).count("| |") == 0 and " - |" in readme.results_table(records)
@@ -78,7 +79,7 @@ def test_values_are_those_of_the_rows(tmp_path):
     )
     by = {method: part.reset_index(drop=True) for method, part in rows.groupby("method")}
     full = by["full_length"]
-    for start, method in (("published", "flash_published"), ("consistent", "flash_consistent")):
+    for start, method in ((start, f"flash_{start}") for start in STARTS):
         ours = by[method]
         assert of("mean_start", start)["value"] == pytest.approx(ours.start.mean(), 1e-5)
         assert of("mean_start", start)["low"] < ours.start.mean() < of("mean_start", start)["high"]
@@ -151,7 +152,7 @@ def test_verdicts_at_the_edge_of_their_rules(claim, measured, reproduced):
 
 def test_every_rule_has_an_edge_above_or_is_only_described():
     tested = {claim for claim, _, _ in EDGES}
-    assert {claim for claim, rule in headline.RULES.items() if rule.reproduced} == tested
+    assert {claim for claim, rule in headline.rules().items() if rule.reproduced} == tested
     record = headline.record("mean_start", "toy", "blur", "ldps", interval(60.0, 50.0, 70.0))
     assert record["verdict"] == "not tested" and record["value"] == 60
 
@@ -167,7 +168,7 @@ def test_every_rule_has_an_edge_above_or_is_only_described():
         interval(0.99, float("nan"), 1.0),
     ],
 )
-@pytest.mark.parametrize("claim", headline.RULES)
+@pytest.mark.parametrize("claim", headline.rules())
 def test_what_was_not_measured_is_not_tested_and_not_half_reported(claim, measured):
     record = headline.record(claim, "toy", "blur", "ldps", measured)
     assert list(record) == KEYS and record["verdict"] == "not tested"
@@ -249,11 +250,20 @@ def test_summaries_hold_the_values_of_their_pair_and_no_seconds(tmp_path):
     assert {path.stem for path in (tmp_path / "summary").iterdir()} == {f"{name}-ldps" for name in degradations}
     for degradation in degradations:
         found = strict((tmp_path / f"summary/{degradation}-ldps.json").read_text())
-        expected = {"published": {}, "consistent": {}}
+        expected = {start: {} for start in STARTS}
         for r in records:
             if r["degradation"] == degradation and r["claim"] in OF_ENCODER + OF_START[:-1]:
                 (expected[r["start"]] if r["start"] else expected)[r["claim"]] = r["value"]
         assert found == expected and "wall_clock_ratio" not in str(found)
+
+
+def test_summaries_of_what_the_study_no_longer_has_are_removed(tmp_path):
+    degradations = ["gaussian_blur", "random_inpainting"]
+    write_metrics(tmp_path, degradations)
+    for kept in (degradations, degradations[:1]):
+        records = headline.collect(tmp_path, "toy", kept, [(d, "ldps") for d in kept])
+        headline.write_summaries(records, tmp_path / "summary")
+        assert sorted(path.name for path in (tmp_path / "summary").iterdir()) == [f"{d}-ldps.json" for d in kept]
 
 
 def test_the_readme_table_has_a_column_per_pair_and_replaces_the_one_before(tmp_path):
@@ -266,7 +276,7 @@ def test_the_readme_table_has_a_column_per_pair_and_replaces_the_one_before(tmp_
     assert text == f"above\n{begin}{table}{end}below\n"
     assert readme.with_table(text, "results", table) == text
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    assert lines[0][1:] == ["gaussian blur, LDPS", "random inpainting, LDPS"] and len(lines) == 2 + 4 + 2 * 6
+    assert lines[0][1:] == ["gaussian blur, LDPS", "random inpainting, LDPS"] and len(lines) == 2 + 4 + 3 * 6
     cells = {line[0]: line[1:] for line in lines}
     for r in records:
         if r["claim"] in OF_ENCODER + OF_START:

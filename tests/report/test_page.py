@@ -7,11 +7,12 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
+from figure_cases import draw
 from synthetic import interval, reconstruction_rows, severity_rows, write_metrics
-from test_figures import draw
 
 from flashdiff.report import figures, headline, tables
 from flashdiff.report import page as report
+from flashdiff.starts import STARTS
 
 STUDY, DEGRADATIONS, SOLVERS = "toy", ["gaussian_blur", "random_inpainting"], ["ldps"]
 PAIRS = [(degradation, "ldps") for degradation in DEGRADATIONS]
@@ -67,7 +68,7 @@ def write_study(folder, degradations=DEGRADATIONS, solvers=SOLVERS):
         # in another order than the page's
         for name in ("calibration", "severity_against_level"):
             figures.save(draw(name), reports / f"figures/correlate-{degradation}", name)
-        (reports / f"notebooks/03_ordering_accuracy-{degradation}.ipynb").write_text("{}")
+        (reports / f"notebooks/06_ordering_accuracy-{degradation}.ipynb").write_text("{}")
         tables.save(
             tables.severity_correlations(severity_rows(), 100),
             reports / "tables",
@@ -106,7 +107,7 @@ def page(study):
 
 def claims_on(page):
     """The rows of the tables of claims: the only ones that say what counts as reproduced."""
-    criteria = {rule.criterion for rule in headline.RULES.values()}
+    criteria = {rule.criterion for rule in headline.rules().values()}
     return [row for row in page.rows if len(row) == 7 and row[5] in criteria]
 
 
@@ -122,7 +123,7 @@ def test_every_image_and_link_is_there(study, page):
         else:
             assert (study / "reports" / unquote(target)).is_file(), target
     assert {"headline.json", "#claims", "#gaussian_blur", "#random_inpainting", "#made"} <= set(targets)
-    assert "notebooks/03_ordering_accuracy-gaussian_blur.ipynb" in targets
+    assert "notebooks/06_ordering_accuracy-gaussian_blur.ipynb" in targets
     # the PDF of a figure stands beside the figures, that of a timing beside its PNG
     assert "figures_pdf/order-gaussian_blur/ordering_by_pair.pdf" in targets
     assert "timings/speedup-gaussian_blur-ldps/wall_clock.pdf" in targets
@@ -143,7 +144,7 @@ def test_every_claim_is_on_the_page_with_its_value_and_verdict(study, page):
     records = headline.collect(study, STUDY, DEGRADATIONS, PAIRS)
     expected = [[str(cell) for cell in row] for row in headline.to_frame(records).drop(columns="degradation").values]
     claims = claims_on(page)
-    assert [row[1:] for row in claims] == [row[1:] for row in expected] and len(claims) == 2 * 28
+    assert [row[1:] for row in claims] == [row[1:] for row in expected] and len(claims) == 2 * 40
     for record, row in zip(records, claims, strict=True):
         assert row[0] == ("" if record["claim"] in headline.PER_ENCODER else "LDPS")
         assert row[2] == headline.label(record)
@@ -156,7 +157,7 @@ def test_claims_of_an_encoder_are_said_once(tmp_path):
     pairs = [("gaussian_blur", "ldps"), ("gaussian_blur", "other")]
     text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], pairs).read_text(encoding="utf-8")
     solvers = [row[0] for row in claims_on(Page(text))]
-    assert solvers == [""] * 4 + ["LDPS"] * 24 + ["other"] * 24
+    assert solvers == [""] * 4 + ["LDPS"] * 36 + ["other"] * 36
     assert text.count("of all pairs of levels in the right order") == 1
 
 
@@ -215,16 +216,42 @@ def test_tables_are_in_words(page):
 def test_two_runs_give_equal_bytes_also_when_the_first_left_its_notebook(study, tmp_path):
     """dvc keeps the report's own notebook from the run before: it must not make the page another one."""
     folder = shutil.copytree(study, tmp_path / "study")
-    (folder / "reports/notebooks/07_report.ipynb").write_text("{}")
+    (folder / "reports/notebooks/12_report.ipynb").write_text("{}")
     again = report.assemble(folder, STUDY, DEGRADATIONS, PAIRS)
     assert again == folder / "reports/index.html"
     assert again.read_bytes() == (study / "reports/index.html").read_bytes()
 
 
+def test_what_a_removed_pair_or_degradation_left_behind_is_not_on_the_page(study, tmp_path):
+    """Outputs of stages persist."""
+    folder = shutil.copytree(study, tmp_path / "study")
+    notebooks = ["01_download", "04_train_severity-gaussian_blur", "11_speed_up-gaussian_blur-ldps"]
+    left = ["05_reconstruction-gaussian_blur-ldps", "04_train_severity-mixture", "09_reconstruct-gaussian_blur-psld"]
+    for name in notebooks + left:
+        (folder / f"reports/notebooks/{name}.ipynb").write_text("{}")
+    for kind in ("figures", "timings"):
+        source = folder / f"reports/{kind}" / ("reconstruct" if kind == "figures" else "speedup")
+        shutil.copytree(f"{source}-gaussian_blur-ldps", f"{source}-gaussian_blur-psld")
+    shutil.copy(
+        folder / "reports/tables/quality-gaussian_blur-ldps.csv", folder / "reports/tables/quality-mixture-ldps.csv"
+    )
+    text = report.assemble(folder, STUDY, DEGRADATIONS[:1], PAIRS[:1]).read_text(encoding="utf-8")
+    assert not [word for word in ("random_inpainting", "Random inpainting", "mixture", "psld") if word in text]
+    links = [link for link in Page(text).attributes("href") if link.startswith("notebooks/")]
+    names = ["01_download", notebooks[1], "06_ordering_accuracy-gaussian_blur", notebooks[2]]
+    assert links == [f"notebooks/{name}.ipynb" for name in names]
+
+
+def test_a_start_that_costs_more_than_it_saves_is_said_to(tmp_path):
+    records = [r | {"value": 0.5} if r["claim"] == "nfe_ratio" else r for r in records_with(BETTER, BETTER)]
+    text = report.sentence(records, *PAIRS[0])
+    assert text.count("needs 2.0 times more denoiser evaluations than the full-length baseline") == 2
+
+
 def test_a_study_without_figures_and_tables_still_has_its_claims(tmp_path):
     write_metrics(tmp_path)
     page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8"))
-    assert not page.attributes("src") and len(page.rows) == (1 + 28) + (1 + 6)
+    assert not page.attributes("src") and len(page.rows) == (1 + 40) + (1 + 6)
 
 
 @pytest.mark.parametrize(("solvers", "shown"), [(["ldps", "ldps_ddim40"], True), (["ldps"], False)])
@@ -253,7 +280,7 @@ def test_equal_cost_is_said_in_words(tmp_path):
     records = headline.collect(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1])
     equal = [r | {"value": 1.0} if r["claim"] == "nfe_ratio" else r for r in records]
     assert (
-        report.sentence(equal, *PAIRS[0]).count("needs as many denoiser evaluations as the full-length baseline") == 2
+        report.sentence(equal, *PAIRS[0]).count("needs as many denoiser evaluations as the full-length baseline") == 3
     )
 
 
@@ -286,14 +313,14 @@ def test_text_of_the_study_is_escaped(tmp_path):
     (reports / "tables").mkdir()
     pd.DataFrame({"method": ["<u>m"], "psnr": [1.5]}).to_csv(reports / "tables/quality-<b>a&b-<i>.csv", index=False)
     (reports / "notebooks").mkdir()
-    (reports / "notebooks/<s>&.ipynb").write_text("{}")
+    (reports / "notebooks/06_ordering_accuracy-<b>a&b.ipynb").write_text("{}")
     figures.save(draw("image_grid"), reports / "figures/order-<b>a&b", "grid<p>")
     headline.write(headline.collect(tmp_path, "<q>", evil, [(*evil, "<i>")]), reports / "headline.json")
     page = Page(report.assemble(tmp_path, "<q>", evil, [(*evil, "<i>")]).read_text(encoding="utf-8"))
     assert not {"b", "i", "q", "s", "u"} & {tag for tag, _ in page.elements}
     assert page.text_of("title") == ["flashdiff: <q>"]
     assert page.text_of("strong") == ["<q>", "<b>a&b:", "<i>:"] and "<b>a&b" in page.text_of("h2")
-    assert ["<u>m", "1.500"] in page.rows and "<s>&.ipynb" in page.text_of("a")
+    assert ["<u>m", "1.500"] in page.rows and "06_ordering_accuracy-<b>a&b.ipynb" in page.text_of("a")
     for target in page.attributes("src") + page.attributes("href"):
         assert target[1:] in page.attributes("id") if target[0] == "#" else (reports / target).is_file()
 
@@ -308,7 +335,7 @@ def records_with(psnr, perceptual, nfe=9.96, order=0.981, error=0.934):
         headline.record("ordering_accuracy", *head, interval(order, order, order)),
         headline.record("spearman_error", *head, interval(error, error, error)),
     ]
-    for start in headline.STARTS:
+    for start in ("published", "consistent"):
         for claim, measured in (("nfe_ratio", interval(nfe, nfe, nfe)), ("psnr_gain_db", psnr), ("perceptual_gain", perceptual)):  # fmt: skip
             records.append(headline.record(claim, *head, measured, start=start))
     return records
@@ -321,9 +348,9 @@ def test_what_the_adaptive_choice_itself_is_worth_is_said_where_it_was_measured(
     head, records = ("toy", "gaussian_blur", "ldps"), records_with(BETTER, BETTER)
     assert "Gain in PSNR" not in report.sentence(records, "gaussian_blur", "ldps")
     for start, value in (("published", -0.25), ("consistent", 0.125)):
-        for unit, scale in (("dB", 1), ("relative", 10)):
+        for measure, scale in (("psnr", 1), ("perceptual", 10)):
             measured = interval(value * scale, value * scale - 0.5, value * scale + 0.5)
-            records.append(headline.record("adaptive_vs_best_fixed", *head, measured, start=start, unit=unit))
+            records.append(headline.record("adaptive_vs_best_fixed", *head, measured, start=start, measure=measure))
     assert report.sentence(records, "gaussian_blur", "ldps").endswith(
         "]. Gain in PSNR over one fixed start of equal cost for all images: -0.250 dB [-0.750, 0.250] (published start), "
         "0.125 dB [-0.375, 0.625] (consistent start)."
@@ -376,7 +403,7 @@ def test_the_sentences_on_the_page_agree_with_their_records(study):
         sentence = report.sentence(records, degradation, "ldps")
         encoder = report.encoder_sentence(records, degradation)
         assert f'<div class="result"><p>{encoder}</p>\n<p>{sentence}</p>\n</div>' in text
-        for start in headline.STARTS:
+        for start in STARTS:
             (gain,) = [r for r in records if (r["claim"], r["degradation"], r["start"]) == ("psnr_gain_db", degradation, start)]  # fmt: skip
             assert f"PSNR is better by {headline.describe(gain)}" in sentence
     assert "measured on 10 test images per comparison" in text

@@ -1,0 +1,128 @@
+"""Every figure of the report from made-up rows and images: what several test files draw."""
+
+import numpy as np
+import pandas as pd
+from synthetic import ordering_rows, reconstruction_rows, severity_rows, timings
+
+from flashdiff.report import figures, tables
+
+
+def curve():
+    """Learning curve of severity_training: a row every 50 steps, held-out measures in every fifth."""
+    step = np.arange(50, 1001, 50)
+    held_out = step % 250 == 0
+    columns = {
+        "step": step,
+        "loss": 3 / step,
+        "latent": 1 / step,
+        "severity": 1.5 / step,
+        "image": 0.5 / step,
+        "ordering_accuracy": np.where(held_out, 1 - 20 / step, np.nan),
+        "spearman_error": np.where(held_out, 1 - 30 / step, np.nan),
+        "calibration_ratio": np.where(held_out, 1 + 10 / step, np.nan),
+    }
+    return pd.DataFrame(columns)
+
+
+def pictures(n, channels=1, seed=0):
+    """Random images (n, channels, 6, 6) in [-1, 1]."""
+    return np.random.default_rng(seed).uniform(-1, 1, (n, channels, 6, 6))
+
+
+def quality_table():
+    return tables.quality_against(reconstruction_rows(), "full_length", n_resamples=100)
+
+
+def claims():
+    """Records of two pairs and of a degradation that no solver reconstructs; one gain was not measured."""
+    claims = {"psnr_gain_db": 0.5, "perceptual_gain": 0.1, "nfe_ratio": 8.0}
+    rows = [("ordering_accuracy", "mixture", None, None, 0.9)]
+    for number, pair in enumerate([("gaussian_blur", "ldps"), ("motion_blur", "ldps_ddim40")]):
+        for side, start in enumerate(("published", "consistent")):
+            rows += [(claim, *pair, start, value * (1 + number + side / 2)) for claim, value in claims.items()]
+    table = pd.DataFrame(rows, columns=["claim", "degradation", "solver", "start", "value"])
+    table = table.assign(low=table.value - 0.05, high=table.value + 0.15).astype(object)
+    table.loc[table.index[-2], ["value", "low", "high"]] = None  # the last pair's perceptual gain
+    return table
+
+
+def reconstructed():
+    """Images of every method, of the measurement and of the truth; every image is another one."""
+    names = [
+        "truth",
+        "measurement",
+        "no_diffusion",
+        "full_length",
+        "flash_published",
+        "flash_consistent",
+        "flash_inversion",
+    ]
+    return {name: pictures(10, seed=number) for number, name in enumerate(names)}
+
+
+# figure: (its data frame, how it is drawn from one, the columns it needs)
+FROM_ROWS = {
+    "learning_curve": (curve, lambda rows: figures.learning_curve(rows, "gaussian_blur"), ["step"]),
+    "severity_against_level_per_image": (
+        ordering_rows,
+        figures.severity_against_level_per_image,
+        ["image", "t", "sigma_hat"],
+    ),
+    "ordering_by_pair": (ordering_rows, figures.ordering_by_pair, ["image", "t", "sigma_hat"]),
+    "severity_against_level": (severity_rows, figures.severity_against_level, ["t", "sigma_hat"]),
+    "calibration": (severity_rows, figures.calibration, ["sigma_hat", "sbar"]),
+    "error_statistics": (severity_rows, figures.error_statistics, ["kurtosis", "neighbour_correlation"]),
+    "quality_against_steps": (
+        quality_table,
+        figures.quality_against_steps,
+        ["method", "nfe", "psnr", "psnr_low", "psnr_high", "perceptual", "perceptual_low", "perceptual_high"],
+    ),
+    "start_distribution": (reconstruction_rows, figures.start_distribution, ["method", "start"]),
+    "starts_by_severity": (
+        lambda: tables.fixed_starts_by_severity(reconstruction_rows(), n_resamples=100),
+        figures.starts_by_severity,
+        ["images", "nfe", "flash_nfe", "psnr_gain_db", "psnr_gain_db_low", "psnr_gain_db_high"],
+    ),
+    "wall_clock": (
+        lambda: tables.speed(timings()),
+        figures.wall_clock,
+        ["method", "seconds_per_image", "wall_clock_ratio", "nfe_ratio"],
+    ),
+    "quality_of_methods": (
+        quality_table,
+        figures.quality_of_methods,
+        ["method", "nfe", "psnr", "psnr_low", "psnr_high", "perceptual", "perceptual_low", "perceptual_high"],
+    ),
+    "gains_of_pairs": (
+        claims,
+        figures.gains_of_pairs,
+        ["claim", "degradation", "solver", "start", "value", "low", "high"],
+    ),
+    "outliers": (
+        lambda: tables.outliers(severity_rows(), k=2),
+        lambda table: figures.outliers(table, pictures(4), pictures(4, seed=1)),
+        ["t", "sigma_hat", "expected", "kind"],
+    ),
+    "matched_pairs": (
+        lambda: tables.matched_pairs(severity_rows(), k=2),
+        lambda table: figures.matched_pairs(table, pictures(4), pictures(4, seed=1)),
+        ["easy_t", "hard_t", "easy_sigma_hat", "hard_sigma_hat"],
+    ),
+    "reconstructions": (
+        reconstruction_rows,
+        lambda rows: figures.reconstructions(rows, reconstructed(), shown=2),
+        ["image", "method", "t", "psnr", "nfe", "sigma_hat"],
+    ),
+}
+FROM_IMAGES = {
+    "image_grid": lambda: figures.image_grid(pictures(3), "Three images", columns=2),
+    "degradation_levels": lambda: figures.degradation_levels(pictures(2), np.zeros((2, 3, 1, 6, 6)), np.linspace(0, 1, 3)),
+}  # fmt: skip
+
+
+def draw(name):
+    """The figure of that name from its synthetic rows."""
+    if name in FROM_IMAGES:
+        return FROM_IMAGES[name]()
+    rows, function, _ = FROM_ROWS[name]
+    return function(rows())
