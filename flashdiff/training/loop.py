@@ -7,14 +7,14 @@ and resumed, or resumed on another number of processes, sees exactly what the un
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -24,11 +24,14 @@ from tqdm import tqdm
 
 from flashdiff.devices import device_name, on_cpus, resolve_precision
 from flashdiff.messages import say
-from flashdiff.training.estimate import WORTH_SECONDS, WORTH_STEPS, measure_cost
 from flashdiff.training.live_curve import live_curve
 
 Loss = Callable[[nn.Module, np.ndarray, int], tuple[Tensor, dict[str, Tensor]]]
 Evaluate = Callable[[nn.Module], dict[str, float]]
+TIMED_STEPS = 20
+"""Steps from which a run tells how long the rest will take; their median leaves out the first, which also allocates."""
+WORTH_SECONDS = 60
+"""A run that has less left is over before that is read."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ class Run:
         self.step = 0
         self.history: list[dict[str, float]] = []
 
-    def save(self, file: str | os.PathLike | BinaryIO) -> None:
+    def save(self, file: str | os.PathLike) -> None:
         """Write all that the rest of the run depends on."""
         state = {
             "recipe": vars(self.recipe),
@@ -155,7 +158,7 @@ class Run:
         }
         torch.save(state, file)
 
-    def restore(self, file: str | os.PathLike | BinaryIO) -> None:
+    def restore(self, file: str | os.PathLike) -> None:
         """Go on from what :meth:`save` wrote; raises ValueError when it belongs to another recipe."""
         # by way of the CPU: several processes without a GPU call their devices cpu:0, cpu:1, which torch.load does not know
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -167,16 +170,6 @@ class Run:
         self.ema.load_state_dict(state["ema"])
         self.ema.to(self.accelerator.device)
         self.history, self.step = state["history"], state["step"]
-
-    @contextlib.contextmanager
-    def rehearsal(self) -> Iterator[None]:
-        """Afterwards the run is where it was before, bit for bit: steps taken inside never happened."""
-        device, checkpoint = self.accelerator.device, io.BytesIO()
-        self.save(checkpoint)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-        checkpoint.seek(0)
-        self.restore(checkpoint)
 
     def advance(self) -> dict[str, Tensor]:
         """One optimiser step; returns the loss and its terms, means over this process's images."""
@@ -238,6 +231,19 @@ class Run:
             ) from error
 
 
+def duration(seconds: float) -> str:
+    """A span as exact as an estimate deserves: "45 s", "12 min", "1 h 5 min", "11 h"."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(5 * round(minutes / 5), 60)
+    if hours >= 10 or not minutes:
+        return f"{seconds / 3600:.0f} h"
+    return f"{hours} h {minutes} min"
+
+
 def train(
     model: nn.Module,
     loss: Loss,
@@ -256,8 +262,8 @@ def train(
     loss(model, ids, step) -> (mean loss, terms to log) sees this process's slice of the step's image ids, or the part of
     it that accumulation leaves. ``checkpoint`` is a file: when it exists, training continues from it, on any number of
     processes; it is replaced atomically, so a kill at any moment loses at most ``checkpoint_every`` steps. ``live`` is a
-    folder where DVCLive keeps the curve as it grows. A long run says before it starts how long it will take and how much
-    memory. On return the model holds the averaged weights (EMA), in every process.
+    folder where DVCLive keeps the curve as it grows. A long run says after its first steps how long the rest will take.
+    On return the model holds the averaged weights (EMA), in every process.
 
     Raises ValueError when the checkpoint belongs to another recipe, FloatingPointError when the loss is not finite,
     MemoryError when the GPU's memory is too small.
@@ -284,18 +290,21 @@ def train(
     model.train()
     with run.memory_advice(title), live_curve(live if main else None, run.history) as add_to_live_curve:
         left = range(run.step + 1, recipe.steps + 1)
-        if len(left) >= WORTH_STEPS:
-            evaluations = sum(has_row(done) and has_evaluation(done) for done in left)
-            with run.rehearsal():
-                cost = measure_cost(run.advance, len(left), evaluated, evaluations)
-            if main and cost.seconds >= WORTH_SECONDS:
-                say(cost.sentence(title, recipe.steps, run.accelerator.num_processes))
         bar = tqdm(
             left, initial=run.step, total=recipe.steps, desc=title, unit="step", mininterval=1.0, disable=not main
         )
         shown: dict[str, str] = {}
+        timed: list[float] = []
         for done in bar:
+            began = time.perf_counter()
             means = run.advance()
+            if main and len(timed) < TIMED_STEPS:
+                float(means["loss"])  # waits until a GPU is done
+                timed.append(time.perf_counter() - began)
+                seconds = float(np.median(timed)) * (recipe.steps - done)
+                if len(timed) == TIMED_STEPS and seconds >= WORTH_SECONDS:
+                    steps = f"{recipe.steps:,}".replace(",", " ")
+                    say(f"{title}: {steps} steps on {device_name()}, about {duration(seconds)} left")
             if has_row(done):
                 row = {"step": done} | run.over_processes(means)
                 if not np.isfinite(row["loss"]):

@@ -15,6 +15,8 @@ from flashdiff.prior import Prior
 from flashdiff.training.prior import draw_samples
 
 LICENCES = {"fashion-mnist": "Fashion-MNIST is published by Zalando SE under the MIT licence."}
+FIGURES = "../../reports/figures/prior"
+"""Where the figures of a prior lie, from its folder in a study; a notebook of the study draws them."""
 
 
 @torch.no_grad()
@@ -43,7 +45,7 @@ def measure_prior(
     first, second = (penultimate(features, to_float(test[np.arange(k * n, (k + 1) * n)])) for k in (0, 1))
     samples = torch.cat(
         [
-            draw_samples(prior, test.shape[1:], len(part), n_steps, seed=seed).cpu()
+            draw_samples(prior, test.shape[1:], len(part), n_steps, seed=seed)
             for seed, part in enumerate(np.array_split(np.arange(n), -(-n // 100)))
         ]
     )
@@ -74,7 +76,7 @@ def write(
         for part in ("autoencoder", "denoiser", "features", "diffusion")
     )
     last = {name: curve.ffill().iloc[-1] for name, curve in curves.items()}
-    learning = "\n\n".join(f"![learning curve: {name}](figures/learning_curve_{name}.png)" for name in curves)
+    learning = "\n\n".join(f"![learning curve: {name}]({FIGURES}/learning_curve_{name}.png)" for name in curves)
     text = f"""# Prior of {data["name"]}
 
 A small latent diffusion model in diffusers' layout (`LDMPipeline`: `vae`, `unet`, `scheduler`, safetensors), with a small
@@ -98,14 +100,14 @@ The training split of {data["name"]} ({data["image_size"]} x {data["image_size"]
 
 Frechet distances are in the classifier's 64 penultimate features: compare them with each other, never with FID.
 
-![samples](figures/samples.png)
+![samples]({FIGURES}/samples.png)
 
-![autoencoder reconstructions](figures/reconstructions.png)
+![autoencoder reconstructions]({FIGURES}/reconstructions.png)
 
 {learning}
 
 ## Recipe
-Notebook `notebooks/00_train_prior.ipynb`, parameters of the study's `prior` section; `make prior` repeats it. Pixels are folded by
+Notebook `notebooks/02_train_prior.ipynb`, parameters of the study's `prior` section; `make prior` repeats it. Pixels are folded by
 {prior["pixel_unshuffle"]} before the autoencoder. Learning curves are in `curves/`.
 
 {recipe}

@@ -11,9 +11,14 @@ from torch import Tensor, nn
 
 from flashdiff.batch import Stream, normal, per_sample, uniform
 from flashdiff.datasets.splits import to_float
+from flashdiff.degradations.measurement import Measurement
 from flashdiff.devices import device
+from flashdiff.flash import FullLength
+from flashdiff.measures.quality import psnr
 from flashdiff.prior import Prior
+from flashdiff.solvers.unconditional import Unconditional, Unmeasured
 from flashdiff.training.loop import Recipe, keyed, train
+from flashdiff.walks import EvenlySpaced
 
 
 def build_autoencoder(
@@ -105,13 +110,11 @@ def encode_all(autoencoder: nn.Module, images: np.ndarray, pixel_unshuffle: int,
     return torch.cat(parts, dim=1)
 
 
+@torch.no_grad()
 def psnr_of_autoencoder(autoencoder: nn.Module, images: np.ndarray, pixel_unshuffle: int) -> float:
-    """Mean PSNR in dB of the reconstructions of uint8 images, after clipping to the image range."""
-    device = next(autoencoder.parameters()).device
-    with torch.no_grad():
-        x = F.pixel_unshuffle(to_float(images).to(device), pixel_unshuffle)
-        error = autoencoder.decode(autoencoder.encode(x).latent_dist.mode()).sample.clamp(-1, 1) - x
-        return float((10 * (4 / error.square().flatten(1).mean(1)).log10()).mean())
+    """Mean PSNR in dB of the reconstructions of uint8 images; folded or not, pixels are the same."""
+    x = F.pixel_unshuffle(to_float(images).to(next(autoencoder.parameters()).device), pixel_unshuffle)
+    return float(psnr(autoencoder.decode(autoencoder.encode(x).latent_dist.mode()).sample, x).mean())
 
 
 def train_autoencoder(
@@ -184,15 +187,10 @@ def train_denoiser(
     return model, curve
 
 
-@torch.no_grad()
 def draw_samples(prior: Prior, image_shape: tuple[int, int, int], n: int, n_steps: int, seed: int = 0) -> Tensor:
-    """n unconditional samples (n, C, H, W) in [-1, 1] by ancestral steps over n_steps evenly spaced indices."""
-    ids = np.arange(n)
-    like = torch.empty(0, device=prior.abar.device)
-    z = normal(prior.latent_shape(image_shape), ids, seed=seed, step=0, stream=Stream.START, like=like)
-    indices = np.unique(np.linspace(0, prior.n_steps - 1, min(n_steps, prior.n_steps)).round().astype(int))[::-1]
-    for i, i_prev in zip(indices, [*indices[1:], -1], strict=True):
-        at, to = torch.full((n,), int(i)), torch.full((n,), int(i_prev))
-        noise = normal(z.shape[1:], ids, seed=seed, step=int(i), stream=Stream.REVERSE_STEP, like=z)
-        z = prior.reverse(z, prior.predict_z0(z, at), at, to, noise)
-    return prior.decode(z).clamp(-1, 1)
+    """n unconditional samples (n, C, H, W) in [-1, 1] by ancestral steps over n_steps evenly spaced indices; on the CPU."""
+    nothing = Measurement(
+        torch.empty(n, 0, dtype=prior.unet.dtype), Unmeasured(), torch.zeros(n), 0.0, np.arange(n), image_shape
+    )
+    solver = Unconditional(EvenlySpaced(n_steps))
+    return FullLength(prior, solver, seed, batch_size=n, mixed_precision="no", progress=False)(nothing).images

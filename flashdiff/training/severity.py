@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from flashdiff.batch import Stream, slice_size, uniform
+from flashdiff.batch import Stream, uniform
 from flashdiff.datasets.splits import to_float
 from flashdiff.degradations import Degradation, measure
 from flashdiff.devices import device
@@ -21,7 +21,6 @@ from flashdiff.severity import (
     training_loss,
 )
 from flashdiff.training.loop import Recipe, decisive, keyed, train
-from flashdiff.weights.published_severity import load_published
 
 CHECKPOINT = ".build/severity/{degradation}/encoder.ckpt"
 """Where the training of a degradation's encoder stands, below the study's folder, until its stage has saved the result."""
@@ -58,8 +57,7 @@ def held_out_evaluation(
     x = to_float(validation[:HELD_OUT])
     t = uniform(range(len(x)), seed=seed, step=0, stream=Stream.LEVEL, like=x)
     y = measure(x, degradation, t, noise_std, seed=seed).y
-    with torch.no_grad():
-        z0 = torch.cat([prior.encode(part.to(device())) for part in x.split(slice_size(x))])
+    z0 = prior.encode_in_slices(x).to(device())
     levels = torch.linspace(0, 1, 10)
 
     def evaluate(model: SeverityEncoder) -> dict[str, float]:
@@ -76,20 +74,32 @@ def held_out_evaluation(
     return evaluate
 
 
-def take_published_encoder(
-    checkpoint: str | os.PathLike,
+def take_shipped_encoder(
+    folder: str | os.PathLike,
     prior: Prior,
     degradation: Degradation,
     noise_std: float,
     validation: np.ndarray,
     seed: int,
 ) -> tuple[SeverityEncoder, pd.DataFrame]:
-    """The authors' severity encoder in place of training one, and a curve of one row: what it does on held-out images.
+    """An encoder that lies beside the prior, in place of training one, and a curve of one row: what it does on held-out images.
 
-    Arguments as those of :func:`train_severity_encoder`; raises as :func:`flashdiff.weights.published_severity.load_published`.
+    folder: what ``SeverityEncoder.save_pretrained`` wrote; other arguments as those of :func:`train_severity_encoder`.
+    Raises ValueError when the encoder was made for another prior.
     """
-    prior = prior.to(device())
-    encoder = load_published(checkpoint, prior)
+    prior, encoder = prior.to(device()), SeverityEncoder.from_pretrained(folder).to(device()).eval()
+    expected = {
+        "in_channels": prior.autoencoder.config.in_channels // prior.pixel_unshuffle**2,
+        "latent_channels": prior.autoencoder.config.latent_channels,
+        "pixel_unshuffle": prior.pixel_unshuffle,
+        "scaling_factor": prior.scaling_factor,
+    }
+    for field, value in expected.items():
+        if encoder.config[field] != value:
+            raise ValueError(
+                f"{folder}: {field} is {encoder.config[field]}, the prior's is {value}; give the prior's own encoder, or "
+                "remove the folder to train one."
+            )
     evaluate = held_out_evaluation(prior, degradation, noise_std, validation, seed)
     return encoder, pd.DataFrame([{"step": 0} | evaluate(encoder)])
 
@@ -113,7 +123,7 @@ def train_severity_encoder(
     The curve holds the loss terms and what :func:`held_out_evaluation` says.
     """
     weights = {name: parameters[name] for name in ("lambda_sigma", "lambda_image")}
-    said = {name: value for name, value in decisive(parameters).items() if value is not None and name != "published"}
+    said = {name: value for name, value in decisive(parameters).items() if value is not None}
     prior = prior.to(device(), memory_format=torch.channels_last)
     encoder = SeverityEncoder.from_prior(prior, seed=seed).to(memory_format=torch.channels_last)
 

@@ -3,18 +3,22 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from flashdiff.prior import AUTOENCODERS, Prior
 from flashdiff.weights.compvis import read_compvis
+from flashdiff.weights.published_severity import load_published
 
 
-def take_prior(source: str | Path, target: str | Path) -> Prior:
+def take_prior(source: str | Path, target: str | Path, severity: Mapping[str, str | Path] | None = None) -> Prior:
     """Put a prior into the folder ``target``, which it replaces, and return it.
 
     source: a folder, copied with what lies beside the model (card, features); the id of a model on the hub, downloaded;
-    or a CompVis .ckpt with its config.yaml beside it, converted. The prior is read before ``target`` is touched; raises
-    as :meth:`Prior.from_pretrained` does, FileNotFoundError for a model that cannot be downloaded.
+    or a CompVis .ckpt with its config.yaml beside it, converted. severity: by degradation, the .ckpt of a published
+    severity encoder of this prior, converted to ``target/severity/DEGRADATION``; those of another study stay there.
+    All is read before ``target`` is touched; raises as :meth:`Prior.from_pretrained` and :func:`load_published` do,
+    FileNotFoundError for a model that cannot be downloaded.
     """
     source, target = Path(source), Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +29,10 @@ def take_prior(source: str | Path, target: str | Path) -> Prior:
         else:
             local = source if source.is_dir() else _download(str(source))
             prior = Prior.from_pretrained(local)
-            shutil.copytree(local, complete)  # follows the links of the hub's cache
+            # follows the links of the hub's cache
+            shutil.copytree(local, complete, ignore=shutil.ignore_patterns("severity"))
+        for degradation, checkpoint in (severity or {}).items():
+            load_published(checkpoint, prior).save_pretrained(complete / "severity" / degradation)
         shutil.rmtree(target, ignore_errors=True)
         os.rename(complete, target)
     return prior

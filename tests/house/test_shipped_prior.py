@@ -1,5 +1,6 @@
 """The prior in data/prior can carry the study: measured here on real test images, not read off its card."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +95,12 @@ def test_batch_size_and_order_do_not_change_a_reconstruction(prior, images, solv
 def test_it_is_small_and_safe_and_has_its_card():
     files = [path for path in PRIOR.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 30 * 2**20
-    assert {path.suffix for path in files} <= {".json", ".safetensors", ".md", ".csv", ".png", ".pdf"}
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".md", ".csv", ".npz", ".png", ".pdf"}
     card = (PRIOR / "README.md").read_text()
-    for figure in ("figures/samples.png", "figures/reconstructions.png", "figures/learning_curve_denoiser.png"):
-        assert figure in card and (PRIOR / figure).is_file()
+    figures = {Path(target).name: PRIOR / target for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", card)}
+    curves = {f"learning_curve_{name}.png" for name in ("autoencoder", "denoiser", "features")}
+    assert set(figures) == {"samples.png", "reconstructions.png"} | curves
+    assert all(figure.is_file() for figure in figures.values())
     recipe = load(ROOT / "params.yaml").prior
     for part in (recipe.autoencoder, recipe.denoiser, recipe.features):
         assert f"steps {part.steps}" in card and f"seed {part.seed}" in card

@@ -12,6 +12,7 @@ from flashdiff.batch import Stream, normal, norms, per_sample, uniform
 from flashdiff.degradations import DEGRADATIONS, measure
 from flashdiff.sampling import Chunk, EngineReport, sample
 from flashdiff.solvers import LDPS, SOLVERS
+from flashdiff.training.prior import draw_samples
 from flashdiff.walks import EvenlySpaced, NoiseLevels, Strided
 
 STARTS = torch.tensor([5, 21, 2, -1, 13, 0, 9])
@@ -129,6 +130,22 @@ def test_engine_calls_stay_near_the_lower_bound(tiny_prior, measurement, batch_s
     steps = int((STARTS + 1).sum())
     assert report.sample_steps == steps
     assert report.calls <= max(math.ceil(steps / batch_size), int(STARTS.max()) + 1) + int(STARTS.max()) // 2
+
+
+@pytest.mark.parametrize("steps", [4, 40, 100])
+def test_samples_of_the_prior_are_those_of_an_explicit_loop(steps, tiny_prior):
+    """The walk from pure noise at N - 1, written out; 100 steps of a diffusion of 40 are 40."""
+    ids, like = np.arange(3), torch.empty(0, dtype=torch.float64)
+    z = normal((4, 4, 4), ids, seed=5, step=0, stream=Stream.START, like=like)
+    indices = np.linspace(0, 39, min(steps, 40)).round().astype(int)[::-1]
+    with torch.no_grad():
+        for i, i_prev in zip(indices.tolist(), [*indices[1:].tolist(), -1], strict=True):
+            at, to = torch.full((3,), i), torch.full((3,), i_prev)
+            noise = normal((4, 4, 4), ids, seed=5, step=i, stream=Stream.REVERSE_STEP, like=like)
+            z = tiny_prior.reverse(z, tiny_prior.predict_z0(z, at), at, to, noise)
+        expected = tiny_prior.decode(z).clamp(-1, 1)
+    samples = draw_samples(tiny_prior, (1, 16, 16), 3, steps, seed=5)
+    assert samples.dtype == torch.float64 and torch.equal(samples, expected)
 
 
 def test_bad_starts_are_refused(tiny_prior, measurement):

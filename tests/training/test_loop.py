@@ -1,11 +1,10 @@
-"""The loop: exact resume, order of images, accumulation, averaged weights, estimates, refusals, and the curve in DVCLive."""
+"""The loop: exact resume, order of images, accumulation, averaged weights, duration, refusals, and the curve in DVCLive."""
 
 import dataclasses
 import itertools
 import json
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,12 +12,9 @@ import pandas as pd
 import pytest
 import torch
 from small_training import double_loss_that, make
-from torch import nn
 
-from flashdiff.training import estimate as training_estimate
 from flashdiff.training import live_curve
 from flashdiff.training import loop as training
-from flashdiff.training.estimate import Cost
 from flashdiff.training.loop import Recipe, batch_ids, decisive, keyed, train
 
 RECIPE = Recipe(steps=60, batch_size=4, learning_rate=0.01, warmup=5, ema=0.9, checkpoint_every=20, seed=3)
@@ -129,100 +125,7 @@ def test_a_checkpoint_from_before_accumulation_continues(tmp_path):
         assert torch.equal(a, b)
 
 
-# -------------------------------------------------------------------------------------------------------- estimates
-
-
-def forgetful():
-    """A network whose training would remember any step: random dropout, and running means in buffers."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
-
-
-@pytest.mark.parametrize("stop_at", [None, 25])
-def test_an_estimate_leaves_no_trace(stop_at, tmp_path, monkeypatch):
-    """Weights, buffers, curve, optimiser and averages are those of a run without one, also of a resumed run."""
-    ends = []
-    for worth in (1, 10**6):  # steps from which a run is measured: all, none
-        monkeypatch.setattr(training, "WORTH_STEPS", worth)
-        monkeypatch.setattr(training_estimate, "WORTH_SECONDS", 0)
-        checkpoint, evaluations = tmp_path / f"{worth}.ckpt", []
-
-        def evaluate(model, evaluations=evaluations):
-            evaluations.append(model.training)
-            return {"mean": float(model[0].weight.mean())}
-
-        options = {"evaluate": evaluate, "evaluate_every": 50}
-        model = forgetful()
-        if stop_at is not None:
-            with pytest.raises(KeyboardInterrupt):
-                train(model, loss_that(stop_at), 10, RECIPE, checkpoint, **options)
-            model = forgetful()
-        torch.manual_seed(1)
-        evaluations.clear()
-        curve = train(model, loss_that(), 10, RECIPE, checkpoint, **options)
-        assert evaluations == [False] * (3 if worth == 1 else 2)
-        ends.append((curve, model.state_dict(), torch.load(checkpoint, weights_only=True), torch.rand(1)))
-    (curve, model, state, draw), (curve_without, model_without, state_without, draw_without) = ends
-    assert curve.equals(curve_without) and torch.equal(draw, draw_without)
-    torch.testing.assert_close(model, model_without, rtol=0, atol=0)
-    for part in ("model", "optimizer", "schedule", "ema"):
-        torch.testing.assert_close(state[part], state_without[part], rtol=0, atol=0)
-
-
-class Clock:
-    """A clock that only work moves: ``takes(5, 0.3)`` is work of 5 seconds the first time and 0.3 afterwards."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-    def takes(self, *seconds):
-        spans = itertools.chain(seconds, itertools.repeat(seconds[-1]))
-
-        def work():
-            self.now += next(spans)
-
-        return work
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(training_estimate, "time", SimpleNamespace(perf_counter=clock))
-    return clock
-
-
-def test_the_first_step_does_not_count(clock):
-    cost = training_estimate.measure_cost(clock.takes(5.0, 0.25), 12_500, clock.takes(8.0), 50)
-    assert (cost.step_seconds, cost.evaluation_seconds) == (0.25, 8.0)
-    assert cost.seconds == 12_500 * 0.25 + 50 * 8
-    assert clock.now == 5 + 0.25 + 8
-
-
-def test_a_short_run_is_not_evaluated_for_its_estimate(clock):
-    cost = training_estimate.measure_cost(clock.takes(0.1), 500, clock.takes(8.0), 2)
-    assert clock.now == pytest.approx(0.2) and cost.evaluation_seconds == 0
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process's peak in /proc")
-def test_peak_memory_is_what_the_system_counts():
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
-    assert training_estimate.peak_memory() == pytest.approx(int(line.split()[1]) * 1024, rel=0.02)
-
-
-def test_the_sentence(monkeypatch):
-    monkeypatch.setattr(training_estimate, "device_name", lambda: "NVIDIA H100")
-    cost = Cost(steps=12_500, step_seconds=0.312, evaluations=0, evaluation_seconds=0.0, memory=14_230_000_000)
-    assert cost.sentence("severity encoder", 12_500) == (
-        "severity encoder: 12 500 steps, 0.31 s each on NVIDIA H100: about 1 h 5 min; peak memory 14.2 GB."
-    )
-    resumed = dataclasses.replace(cost, steps=500, evaluations=2, evaluation_seconds=12.4)
-    assert resumed.sentence("severity encoder", 12_500, 4) == (
-        "severity encoder: 500 steps left of 12 500, 0.31 s each, and 2 evaluations, 12 s each, on 4 processes "
-        "with NVIDIA H100: about 3 min; peak memory 14.2 GB."
-    )
+# ----------------------------------------------------------------------------------------------- how long it will take
 
 
 @pytest.mark.parametrize(
@@ -242,45 +145,58 @@ def test_the_sentence(monkeypatch):
     ],
 )
 def test_durations(seconds, text):
-    assert training_estimate.duration(seconds) == text
+    assert training.duration(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.00823, "0.0082 s"), (0.312, "0.31 s"), (12.4, "12 s"), (480, "480 s")]
-)
-def test_seconds_in_brief(seconds, text):
-    assert training_estimate.brief(seconds) == text
+@pytest.fixture
+def slow(monkeypatch):
+    """A loss whose step s lasts ``seconds(s)`` by the clock of the loop, which only it moves."""
+    now = [0.0]
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def slow(seconds, stop_at=None):
+        loss = loss_that(stop_at)
+
+        def work(model, ids, step):
+            now[0] += seconds(step)
+            return loss(model, ids, step)
+
+        return work
+
+    return slow
 
 
-@pytest.mark.parametrize("step_seconds", [0.1, 1.0])
-def test_only_long_runs_are_told_what_they_cost(step_seconds, clock, tmp_path, capsys):
-    """240 steps: of a tenth of a second, nobody waits for them; of a second, it says so before the first step."""
-    recipe = dataclasses.replace(RECIPE, steps=240)
-    loss, told = loss_that(), []
-
-    def slow(model, ids, step):
-        clock.now += step_seconds
-        if len(told) < 3:
-            told.append("tiny: 240 steps" in capsys.readouterr().err)
-        return loss(model, ids, step)
-
-    train(make(), slow, 10, recipe, tmp_path / "x.ckpt", title="tiny")
-    assert told == [False, False, step_seconds == 1.0]
+LONG = dataclasses.replace(RECIPE, steps=1240)
 
 
-def test_a_resumed_run_estimates_what_is_left(clock, tmp_path, capsys):
-    recipe = dataclasses.replace(RECIPE, steps=240)
+@pytest.mark.parametrize(("seconds", "said"), [(0.04, ""), (0.15, "about 3 min left"), (6.0, "about 2 h left")])
+def test_a_long_run_says_after_its_first_steps_how_long_it_will_take(seconds, said, slow, tmp_path, capsys):
+    """1220 steps are left then; the first step, which also allocates, does not count. A short run says nothing."""
+    loss = slow(lambda step: 500 if step == 0 else seconds, stop_at=20)
     with pytest.raises(KeyboardInterrupt):
-        train(make(), loss_that(stop_at=60), 10, recipe, tmp_path / "x.ckpt")
-    loss = loss_that()
-    capsys.readouterr()
+        train(make(), loss, 10, LONG, tmp_path / "x.ckpt", title="tiny")
+    told = [line for line in capsys.readouterr().err.splitlines() if "left" in line]
+    assert told == ([f"tiny: 1 240 steps on 1 CPU thread, {said}"] if said else [])
 
-    def slow(model, ids, step):
-        clock.now += 1
-        return loss(model, ids, step)
 
-    train(make(), slow, 10, recipe, tmp_path / "x.ckpt", title="tiny")
-    assert "tiny: 180 steps left of 240, 1 s each on 1 CPU thread: about 3 min; peak memory" in capsys.readouterr().err
+def test_a_resumed_run_measures_its_own_steps(slow, tmp_path, capsys):
+    """Evaluations do not count: one of them, a thousand seconds long, falls among the steps that are timed."""
+    options = {"evaluate": lambda model: {"one": 1.0}, "evaluate_every": 50, "title": "tiny"}
+    with pytest.raises(KeyboardInterrupt):
+        train(make(), slow(lambda step: 100, stop_at=45), 10, LONG, tmp_path / "x.ckpt", **options)
+    assert "about 34 h left" in capsys.readouterr().err
+
+    idle = slow(lambda step: 1000)
+
+    def evaluate(model):
+        idle(model, np.arange(4), 0)
+        return {"one": 1.0}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            make(), slow(lambda step: 1, stop_at=61), 10, LONG, tmp_path / "x.ckpt", **options | {"evaluate": evaluate}
+        )
+    assert "tiny: 1 240 steps on 1 CPU thread, about 20 min left" in capsys.readouterr().err
 
 
 def test_a_full_gpu_names_the_remedy(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 from small_training import TWO_PROCESSES, double_loss_that, make
 
 from flashdiff import cli
@@ -122,7 +123,7 @@ def test_the_number_of_processes_may_change_in_mid_training(tmp_path):
 
 
 def train_as_the_stage_does(degradation: str, checkpoint: str, **changed):
-    """What the cell of notebook 02 does, with parameters as papermill hands them over."""
+    """What the cell of the training notebook does, with parameters as papermill hands them over."""
     study = load()
     entry, severity = (
         json.loads(json.dumps(select(study, path))) for path in (f"degradations.{degradation}", "severity")
@@ -136,7 +137,7 @@ def train_as_the_stage_does(degradation: str, checkpoint: str, **changed):
 
 
 def test_the_stage_looks_where_the_command_trains():
-    notebook = json.loads((ROOT / "notebooks/02_train_severity.ipynb").read_text())
+    (notebook,) = (json.loads(path.read_text()) for path in ROOT.glob("notebooks/*_train_severity.ipynb"))
     source = "".join("".join(cell["source"]) for cell in notebook["cells"])
     literal = severity_training.CHECKPOINT.format(degradation="{degradation_name}")
     assert f'f"{literal}"' in source or "CHECKPOINT.format(degradation=degradation_name)" in source
@@ -155,8 +156,7 @@ def test_training_ahead_of_the_stage(tiny_study, monkeypatch, capsys):
         raise AssertionError("trained again what was finished")
 
     monkeypatch.setattr(training.Run, "advance", refuse)
-    # what the machine chooses, and where others' encoders come from, may have changed meanwhile
-    changed = {"accumulation": 2, "checkpoint_every": 5, "published": {"random_inpainting": "theirs.ckpt"}}
+    changed = {"accumulation": 2, "checkpoint_every": 5}  # what the machine chooses may have changed meanwhile
     encoder, curve = train_as_the_stage_does("gaussian_blur", ".build/severity/gaussian_blur/encoder.ckpt", **changed)
     state = torch.load(checkpoint, weights_only=True)
     assert torch.equal(encoder.std_conv.weight, state["ema"]["shadow_params"][-2])
@@ -165,10 +165,11 @@ def test_training_ahead_of_the_stage(tiny_study, monkeypatch, capsys):
 
 def test_a_published_encoder_is_not_trained(tiny_study, monkeypatch, capsys):
     monkeypatch.chdir(tiny_study)
-    study = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(study.replace("severity:\n", "severity:\n  published:\n    mixture: theirs.ckpt\n"))
+    study = YAML(typ="safe").load(Path("params.yaml"))
+    study["prior"] = {"kind": "use_prior", "path": "theirs", "severity": {"mixture": "theirs.ckpt"}}
+    YAML().dump(study, Path("params.yaml"))
     assert cli.main(["train", "mixture"]) == 1
-    assert "severity.published.mixture: that encoder is used, none is trained" in capsys.readouterr().err
+    assert "prior.severity.mixture: that encoder is used, none is trained" in capsys.readouterr().err
 
 
 def test_an_unknown_degradation_and_missing_images_are_named(tiny_study, monkeypatch, capsys):

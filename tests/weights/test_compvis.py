@@ -25,9 +25,10 @@ from torch import nn
 
 from flashdiff import cli
 from flashdiff.prior import Prior
+from flashdiff.severity import SeverityEncoder
 from flashdiff.weights import checkpoints, compvis_config, compvis_names
 from flashdiff.weights.compvis import load_compvis_prior, read_compvis
-from flashdiff.weights.published_prior import convert_compvis
+from flashdiff.weights.published_prior import convert_compvis, take_prior
 from flashdiff.weights.published_severity import load_published
 
 SAVED = Path(__file__).parents[1] / "data/compvis-vq"
@@ -867,6 +868,25 @@ def test_severity_encoder_of_a_kl_autoencoder(kl, tmp_path):
         mean, std = first.quant_conv(first.features(x)).chunk(2, dim=1)
     close(result.z_hat, mean * prior.scaling_factor)
     close(result.variance, std.square().flatten(1).mean(1) * prior.scaling_factor**2)
+
+
+def test_severity_encoders_are_taken_with_their_prior(prior, measured, tmp_path):
+    """Converted into its folder; a study that takes that folder takes the encoders that it names itself, and no other."""
+    take_prior(CHECKPOINT, tmp_path / "one", {"gaussian_blur": ENCODER})
+    taken = SeverityEncoder.from_pretrained(tmp_path / "one/severity/gaussian_blur").infer(measured["image"])
+    for ours, theirs in zip(taken, load_published(ENCODER, prior).infer(measured["image"]), strict=True):
+        assert torch.equal(ours, theirs)
+    take_prior(tmp_path / "one", tmp_path / "two", severity={"mixture": ENCODER})
+    assert [path.name for path in (tmp_path / "two/severity").iterdir()] == ["mixture"]
+
+
+def test_a_severity_encoder_of_another_prior_leaves_the_prior_before(tiny_prior, tiny_diffusion, tmp_path):
+    tiny_prior.save_pretrained(tmp_path / "source", tiny_diffusion)
+    (tmp_path / "target/severity").mkdir(parents=True)
+    with pytest.raises(ValueError, match="trained for another autoencoder than the prior's"):
+        take_prior(tmp_path / "source", tmp_path / "target", {"gaussian_blur": ENCODER})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["severity"]
 
 
 def refused(content, prior, folder):
