@@ -172,6 +172,7 @@ def starts(records: Sequence[Mapping]) -> list[str]:
 def write(records: Sequence[Mapping], path: str | Path) -> None:
     """Write the records as JSON, one per line."""
     lines = ",\n".join("  " + json.dumps(r, ensure_ascii=False, allow_nan=False) for r in records)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 

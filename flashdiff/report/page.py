@@ -76,10 +76,17 @@ after the page, and would appear from the second run on."""
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
-def assemble(folder: str | Path, study: str, degradations: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Path:
-    """Write reports/index.html below a study's folder from its metrics, tables and figures; returns its path.
+def assemble(
+    folder: str | Path,
+    study: str,
+    degradations: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    target: str | Path | None = None,
+) -> Path:
+    """Write the page of a study's folder from its metrics, tables and figures; returns its path.
 
-    Raises FileNotFoundError naming a missing metrics file.
+    target: by default reports/index.html below the folder, where its links lead. Raises FileNotFoundError naming a missing
+    metrics file.
     """
     from jinja2 import Environment
 
@@ -108,7 +115,8 @@ def assemble(folder: str | Path, study: str, degradations: Sequence[str], pairs:
         own_features=distances["perceptual"] == DISTANCES["features"]["perceptual"],
         notebooks=_notebooks(reports, degradations, pairs),
     )
-    path = reports / "index.html"
+    path = reports / "index.html" if target is None else Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
 

@@ -24,11 +24,6 @@ def save(table: pd.DataFrame, folder: str | Path, name: str) -> pd.DataFrame:
     return table
 
 
-def to_records(table: pd.DataFrame) -> list[dict]:
-    """The rows as dicts for JSON, without the cells that are missing."""
-    return [{k: v for k, v in row.items() if not pd.isna(v)} for row in table.to_dict("records")]
-
-
 def _number(value: float | None) -> float:
     """A number of a metrics file; NaN, and so an empty cell, where it has none."""
     return float("nan") if value is None else value

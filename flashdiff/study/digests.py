@@ -5,10 +5,15 @@ Saving a notebook from Jupyter, mending a comment or a docstring changes files, 
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
+PARAMETERS = "parameters"
+"""The tag of the cell that a stage fills in."""
+BUILT = Path(".build/source")
+"""Where a study keeps the digests of its notebooks."""
 
 
 def code_of_module(source: str) -> str:
@@ -25,13 +30,34 @@ def _is_text(statement: ast.stmt) -> bool:
     return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
+def plain_python(source: str) -> str:
+    """A cell's source with IPython's magics and shell lines as the Python that they stand for."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return TransformerManager().transform_cell(source)
+
+
 def code_of_notebook(notebook: Path) -> tuple[str, str]:
-    """All cells with their tags (what an executed copy shows), and the code cells alone (what imports)."""
+    """All cells with their tags (what an executed copy shows), and the code cells alone, as Python (what imports).
+
+    The cell of the parameters is left out of both: a stage replaces its values, and depends on those of the study.
+    Raises SyntaxError naming notebook and cell.
+    """
     import nbformat
 
     cells = nbformat.read(notebook, as_version=4).cells
+    cells = [cell for cell in cells if PARAMETERS not in cell.metadata.get("tags", [])]
     text = "\n".join(f"%% {cell.cell_type} {cell.metadata.get('tags', '')}\n{cell.source}" for cell in cells) + "\n"
-    return text, "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    code = []
+    for number, cell in enumerate(cells):
+        if cell.cell_type == "code":
+            code.append(plain_python(cell.source))
+            try:
+                ast.parse(code[-1])
+            except SyntaxError as error:
+                first = next((line for line in cell.source.splitlines() if line.strip()), "")
+                raise SyntaxError(f"{notebook.name}: cell {number + 1} ({first}) is no Python: {error.msg}") from None
+    return text, "\n".join(code)
 
 
 def reachable(source: str, package: Path = PACKAGE) -> list[Path]:
@@ -70,7 +96,7 @@ def of_stage(notebook: Path, package: Path = PACKAGE) -> str:
     """The digest of a notebook: its cells, then a line per reachable module and per template, with its hash."""
     text, code = code_of_notebook(notebook)
     files = {path: code_of_module(path.read_text(encoding="utf-8")) for path in reachable(code, package)}
-    for template in sorted(package.glob("templates/*")):
+    for template in sorted(package.rglob("templates/*")):
         if any(template.name in module for module in files.values()):
             files[template] = template.read_text(encoding="utf-8")
     return text + "".join(
@@ -80,7 +106,24 @@ def of_stage(notebook: Path, package: Path = PACKAGE) -> str:
 
 
 def write(notebooks: Path, folder: Path) -> None:
-    """One digest per notebook of a folder into ``folder``, named after the notebook."""
+    """One digest per numbered notebook of a folder into ``folder``, named after the notebook.
+
+    One that cannot be read stops nothing here: a line names notebook and cell, and so will the stage that runs it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for notebook in sorted(notebooks.glob("*.ipynb")):
-        (folder / f"{notebook.stem}.txt").write_text(of_stage(notebook), encoding="utf-8")
+    for notebook in sorted(notebooks.glob("[0-9]*.ipynb")):
+        try:
+            digest = of_stage(notebook)
+        except Exception as error:  # no JSON, no notebook, no Python: whatever a stray file brings
+            print(f"{notebook.name}: no stage can run it ({' '.join(str(error).split())}).", file=sys.stderr)
+            digest = hashlib.sha256(notebook.read_bytes()).hexdigest() + "\n"
+        (folder / f"{notebook.stem}.txt").write_text(digest, encoding="utf-8")
+
+
+def md5_of_stage(notebook: Path) -> str | None:
+    """MD5 of a notebook's digest in the present study's folder, as dvc.lock has it; None where no digest was written.
+
+    An executed notebook keeps it: so a reader can tell a result of these sources from one that was only committed.
+    """
+    path = BUILT / f"{notebook.stem}.txt"
+    return hashlib.md5(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -60,3 +60,14 @@ def read_timings(path: str | Path, timed: bool = True) -> dict[str, dict]:
     """Method -> what it cost in all; without ``timed`` the seconds are NaN, because other work ran beside it."""
     timings = read_json(path)
     return timings if timed else {method: cost | {"seconds": float("nan")} for method, cost in timings.items()}
+
+
+def to_records(table: pd.DataFrame) -> list[dict]:
+    """The rows as dicts for JSON, without the cells that are missing."""
+    return [{k: v for k, v in row.items() if not pd.isna(v)} for row in table.to_dict("records")]
+
+
+def write_csv(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a small table for readers, six significant digits, making its folder."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, float_format="%.6g")

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from flashdiff.study import digests as source_digest
+from flashdiff.study import digests
+from flashdiff.study.place import STAGE
 from flashdiff.study.schema import Study, StudyError, load, select
 
 BUILD = Path(".build")
@@ -30,23 +31,6 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 class StageError(RuntimeError):
     """A stage that cannot run or did not finish; the message says which notebook, which cell, and what to do."""
-
-
-def enter_study() -> None:
-    """Make the study's folder the working directory; called by the first cell of every notebook, and silent there.
-
-    A stage starts its kernel there already. JupyterLab starts it beside the notebook, so the default study's folder is
-    looked for above; FLASHDIFF_STUDY names another one (a folder with a params.yaml).
-    """
-    named = os.environ.get("FLASHDIFF_STUDY")
-    candidates = [Path(named)] if named else [Path.cwd(), *Path.cwd().parents]
-    for folder in candidates:
-        if (folder / "params.yaml").is_file():
-            os.chdir(folder)
-            return
-    raise StudyError(
-        f"params.yaml: not found in {' or '.join(map(str, candidates[:3]))}; open the notebook inside the repository."
-    )
 
 
 def parse_parameters(study: Study, items: Sequence[str]) -> dict[str, Any]:
@@ -63,17 +47,19 @@ def parse_parameters(study: Study, items: Sequence[str]) -> dict[str, Any]:
 
 
 def notebook_parameters(notebook: Path) -> set[str]:
-    """Names assigned in the cell tagged ``parameters``; raises StageError when there is no such cell."""
+    """Names assigned in the cell tagged ``parameters``, annotated or not; raises StageError when there is no such cell."""
     import nbformat
 
     if not notebook.is_file():
         raise StageError(f"{notebook}: there is no such notebook; name one of notebooks/.")
     cells = nbformat.read(notebook, as_version=4).cells
-    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    tagged = [cell for cell in cells if digests.PARAMETERS in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise StageError(f"{notebook.name}: {len(tagged)} cells are tagged 'parameters'; a stage needs exactly one.")
-    assignments = [node for node in ast.parse(tagged[0].source).body if isinstance(node, ast.Assign)]
-    return {target.id for node in assignments for target in node.targets if isinstance(target, ast.Name)}
+    targets = []
+    for node in ast.parse(digests.plain_python(tagged[0].source)).body:
+        targets += node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def run(notebook: Path, output: Path, items: Sequence[str]) -> None:
@@ -157,6 +143,7 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     print(f"--- {output.stem}", flush=True)
+    os.environ[STAGE] = output.stem  # the kernel inherits it
     try:
         executed = papermill.execute_notebook(
             str(notebook),
@@ -184,7 +171,11 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
             f"{notebook.name}: cell {number} ({first_line}) {what}\n"
             f"The cells up to there are in {failed}; the previous report is untouched."
         ) from None
+    finally:
+        del os.environ[STAGE]
     normalise(executed)
+    if source := digests.md5_of_stage(notebook):
+        executed.metadata["flashdiff"] = {"source": source}
     _write_notebook(executed, running)
     os.replace(running, output)
     failed.unlink(missing_ok=True)
@@ -273,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run(options.notebook, options.output, options.parameters)
         elif options.command == "digest":
             load()
-            source_digest.write(options.notebooks, options.into)
+            digests.write(options.notebooks, options.into)
         else:
             print(check())
     except (StudyError, StageError) as error:
