@@ -199,12 +199,12 @@ def test_magics_and_shell_lines_are_read(notebook, package):
 
 def test_a_cell_that_is_no_python_is_named_and_stops_nothing(notebook, tmp_path, capsys):
     edit(notebook, lambda content: content.cells[3].update(source="seed +"))
-    with pytest.raises(SyntaxError, match=r"01_work.ipynb: cell 3 \(seed \+\) is no Python: invalid syntax"):
+    with pytest.raises(SyntaxError, match=r"01_work.ipynb: cell 4 \(seed \+\) is no Python: invalid syntax"):
         of_stage(notebook)
     write(notebook.parent, tmp_path / "source")
     said = capsys.readouterr().err
     assert (
-        said.startswith("01_work.ipynb: no stage can run it (01_work.ipynb: cell 3 (seed +)") and said.count("\n") == 1
+        said.startswith("01_work.ipynb: no stage can run it (01_work.ipynb: cell 4 (seed +)") and said.count("\n") == 1
     )
     assert (tmp_path / "source/01_work.txt").is_file()
 

@@ -63,14 +63,15 @@ def stand_in(content: dict) -> dict:
     content["prior"]["severity"] = {"gaussian_blur": encoder}
     content["severity"] |= {"steps": 6, "batch_size": 4}
     content["ordering"] |= {"n_images": 6, "levels": 3}
-    content["correlation"] |= {"n_images": 10, "bootstrap": 100}
+    content["correlation"] |= {"n_images": 10}
     content["pairs"] = {name: content["pairs"][name] for name in PAIRS}
     for solver in content["solvers"].values():
         solver["walk"] = {"kind": "evenly_spaced", "steps": 4}
         if solver["kind"] == "resample":
             solver["max_iterations"] = 5
     content["tune"] |= {"n_images": 4, "batch_size": 4}
-    content["reconstruction"] |= {"n_images": 5, "batch_size": 3, "fixed_starts": [20], "bootstrap": 100}
+    content["reconstruction"] |= {"n_images": 5, "batch_size": 3, "fixed_starts": [20]}
+    content["report"]["bootstrap"] = 100
     return content
 
 

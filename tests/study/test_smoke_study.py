@@ -182,8 +182,8 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
 @pytest.mark.parametrize(
     ("section", "field", "value", "stages"),
     [
-        ("reconstruction", "bootstrap", 150, {"reconstruct", "compare", "speedup", "report"}),
-        ("correlation", "bootstrap", 150, {"measure_severity", "correlate"}),
+        ("report", "bootstrap", 150, {"correlate", "compare", "speedup", "report"}),
+        ("correlation", "n_images", 15, {"measure_severity", "correlate"}),
         ("severity", "lambda_sigma", 2.0, {"train_severity"}),
         ("prior", "card_steps", 4, {"prior"}),
         ("tune", "n_images", 5, {"tune"}),

@@ -123,6 +123,13 @@ def test_a_notebook_without_a_parameters_cell_is_refused(study, monkeypatch):
     )
 
 
+def test_a_cell_that_is_no_python_is_refused(study, monkeypatch):
+    notebook = write_notebook(study / "work.ipynb", "seed + 1", "seed +")
+    assert refusal(monkeypatch, notebook, ITEMS) == (
+        "work.ipynb: cell 3 (seed +) is no Python: invalid syntax; mend that cell."
+    )
+
+
 def test_a_missing_notebook_is_refused(study, monkeypatch):
     assert refusal(monkeypatch, Path("nowhere.ipynb"), ITEMS) == (
         "nowhere.ipynb: there is no such notebook; name one of notebooks/."
