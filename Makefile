@@ -46,10 +46,10 @@ tune: $(INSTALLED) study-exists ## tune the solvers' step sizes anew on validati
 	@$(dvc) --force --single-item tune
 
 test: $(INSTALLED) ## run the tests
-	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile $(OPTIONS)
+	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile --no-loadscope-reorder $(OPTIONS)
 
 test-fast: $(INSTALLED) ## run the tests that take moments
-	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile -m 'not slow' $(OPTIONS)
+	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile --no-loadscope-reorder -m 'not slow' $(OPTIONS)
 
 bench: $(INSTALLED) ## measure the engine against a one-image-at-a-time loop (after `make study`; some minutes)
 	@'$(BIN)/python' -m benchmarks.engine $(OPTIONS)

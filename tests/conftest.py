@@ -17,6 +17,11 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """Whole studies first: processes share the files, and a long one that starts last keeps all of them waiting."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def diffusion(n_steps: int) -> dict:
     """Keyword arguments of diffusers' scheduler: the published betas at another length."""
     return {"num_train_timesteps": n_steps, "beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
