@@ -436,6 +436,9 @@ def _refused(
         yield f"{place}: unknown name{_near(field, known)}"
         return
     for value in values:
+        if isinstance(value, str | bool):
+            yield f"{place}: {value!r} is no number"
+            continue
         try:
             build(entry, **{field: value})
         except (ValueError, TypeError) as error:

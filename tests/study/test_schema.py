@@ -78,6 +78,7 @@ def test_shipped_studies_are_valid(path):
             [0.1, -1.0],
             "tune.candidates.ldps.solver.eta: LDPS: eta is -1.0; it should be greater than or equal to 0.",
         ),
+        ("tune.candidates.ldps.solver.eta", ["0.1"], "tune.candidates.ldps.solver.eta: '0.1' is no number."),
         ("tune.candidates.ldps.solver.eta", [], "tune.candidates.ldps.solver.eta: empty; give at least one entry."),
         ("tune.candidates.ldps.starts", {}, "tune.candidates.ldps.starts: empty; give at least one entry."),
         (
