@@ -23,18 +23,18 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study test lab explore figures prior tune bench readme lint study-exists
+.PHONY: help study test test-fast lab explore figures prior tune bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
-	@awk -F ': .*## ' '/^[a-z]+:.* ## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
 
 study: $(INSTALLED) study-exists ## run the study: every stage whose inputs changed, then the report
 	@$(dvc)
 	@$(report)
 
-figures: $(INSTALLED) study-exists ## write the comparison of speed and the report again from the results at hand
-	@$(dvc) --force --single-item speedup report
+figures: $(INSTALLED) study-exists ## draw all figures and tables and write the report again from the results at hand
+	@$(dvc) --force --single-item show_prior order correlate compare speedup report
 	@$(report)
 
 prior: $(INSTALLED) study-exists ## train the prior anew (an hour and a half on two cores); `make study` then follows
@@ -46,7 +46,10 @@ tune: $(INSTALLED) study-exists ## tune the solvers' step sizes anew on validati
 	@$(dvc) --force --single-item tune
 
 test: $(INSTALLED) ## run the tests
-	@'$(BIN)/python' -m pytest -q $(OPTIONS)
+	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile $(OPTIONS)
+
+test-fast: $(INSTALLED) ## run the tests that take moments
+	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile -m 'not slow' $(OPTIONS)
 
 bench: $(INSTALLED) ## measure the engine against a one-image-at-a-time loop (after `make study`; some minutes)
 	@'$(BIN)/python' -m benchmarks.engine $(OPTIONS)

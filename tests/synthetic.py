@@ -84,7 +84,7 @@ def reconstruction_rows(n=10):
 
 
 def timings(rows=None):
-    """What experiments.reconstruct measures beside its rows: 10 ms per evaluation and 5 ms per image."""
+    """What comparison.tabulate says beside its rows: 10 ms per evaluation and 5 ms per image."""
     rows = reconstruction_rows() if rows is None else rows
     found = {}
     for method, part in rows.groupby("method", sort=False):

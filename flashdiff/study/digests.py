@@ -45,18 +45,18 @@ def code_of_notebook(notebook: Path) -> tuple[str, str]:
     """
     import nbformat
 
-    cells = nbformat.read(notebook, as_version=4).cells
-    cells = [cell for cell in cells if PARAMETERS not in cell.metadata.get("tags", [])]
-    text = "\n".join(f"%% {cell.cell_type} {cell.metadata.get('tags', '')}\n{cell.source}" for cell in cells) + "\n"
+    numbered = enumerate(nbformat.read(notebook, as_version=4).cells, start=1)
+    cells = [(number, cell) for number, cell in numbered if PARAMETERS not in cell.metadata.get("tags", [])]
+    text = "\n".join(f"%% {cell.cell_type} {cell.metadata.get('tags', '')}\n{cell.source}" for _, cell in cells) + "\n"
     code = []
-    for number, cell in enumerate(cells):
+    for number, cell in cells:
         if cell.cell_type == "code":
             code.append(plain_python(cell.source))
             try:
                 ast.parse(code[-1])
             except SyntaxError as error:
                 first = next((line for line in cell.source.splitlines() if line.strip()), "")
-                raise SyntaxError(f"{notebook.name}: cell {number + 1} ({first}) is no Python: {error.msg}") from None
+                raise SyntaxError(f"{notebook.name}: cell {number} ({first}) is no Python: {error.msg}") from None
     return text, "\n".join(code)
 
 

@@ -258,7 +258,6 @@ class Ordering(Section):
 
 class Correlation(Section):
     n_images: int = Field(ge=10)
-    bootstrap: int = Field(ge=100)
 
 
 Values = Annotated[list[Any], Field(min_length=1)]
@@ -290,10 +289,15 @@ class Reconstruction(Section):
         description="perceptual and Frechet distance: by the prior's own classifier, or LPIPS and FID"
     )
     controls: bool = Field(True, description="negative controls, too: others' severities, and random starts")
+
+
+class Report(Section):
+    """What only readers see: no stage that computes reads it."""
+
+    bootstrap: int = Field(ge=100, description="resamples behind every interval")
     timed: bool = Field(
         True, description="false: other work runs beside the study, and its report makes nothing of the seconds"
     )
-    bootstrap: int = Field(ge=100)
 
 
 class Study(Section):
@@ -312,6 +316,7 @@ class Study(Section):
     pairs: dict[str, Pair] = Field(min_length=1, description="the comparisons, each named degradation-solver")
     tune: Tune
     reconstruction: Reconstruction
+    report: Report
 
     def _fits_the_prior(self, prior: TrainPrior) -> None:
         factor = prior.pixel_unshuffle * 2 ** (len(prior.autoencoder.channels) - 1)

@@ -71,6 +71,10 @@ def run(notebook: Path, output: Path, items: Sequence[str]) -> None:
     study = load()
     values = parse_parameters(study, items)
     expected = notebook_parameters(notebook)
+    try:
+        digests.code_of_notebook(notebook)
+    except SyntaxError as error:
+        raise StageError(f"{error}; mend that cell.") from None
     if unknown := set(values) - expected:
         raise StageError(
             f"{notebook.name}: parameter {', '.join(sorted(unknown))} is not in its parameters cell; add it there or drop it in dvc.yaml."
@@ -144,6 +148,7 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
     began = time.monotonic()
     print(f"--- {output.stem}", flush=True)
     os.environ[STAGE] = output.stem  # the kernel inherits it
+    os.environ.pop("FLASHDIFF_STUDY", None)  # a stage works where it runs, whatever a person plays with
     try:
         executed = papermill.execute_notebook(
             str(notebook),

@@ -38,6 +38,7 @@ PROGRAMS = {  # needed without an import of their own: run by make, dvc or paper
     "nbstripout",
     "pre-commit",
     "pyarrow",
+    "pytest-xdist",
     "ruff",
     "safetensors",
 }

@@ -14,7 +14,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from flashdiff.datasets.splits import to_float
-from flashdiff.measures import published as published_distances
+from flashdiff.measures import published
 from flashdiff.measures.features import Features, feature_distance, frechet, penultimate
 from flashdiff.measures.published import PublishedDistances, load_distances
 from flashdiff.study import comparison
@@ -134,7 +134,7 @@ def test_lpips_in_vgg_by_hand(torchvision):
     """torchmetrics' LPIPS with its trained weights over five feature maps, against the formula of Zhang et al. 2018."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        lpips = published_distances._lpips()
+        lpips = published._lpips()
     x, y = images(3, channels=1, size=32), images(3, channels=1, size=32, seed=1)
     found = PublishedDistances(lpips, None, batch_size=2).perceptual(x, y)
     weights = torch.load(Path(torchmetrics.__file__).parent / "functional/image/lpips_models/vgg.pth", "cpu")
@@ -287,7 +287,7 @@ def test_what_can_be_had_is_measured(torchvision, torch_fidelity, cache, capsys)
 def test_the_networks_are_the_published_ones_and_nothing_is_said(torchvision, torch_fidelity, monkeypatch, capsys):
     asked = []
     torchvision.models.vgg16 = lambda weights=None: asked.append(weights) or vgg16()
-    monkeypatch.setattr(published_distances, "device", lambda: torch.device("mps"))  # which has no float64: on the CPU
+    monkeypatch.setattr(published, "device", lambda: torch.device("mps"))  # which has no float64: on the CPU
     distances = PublishedDistances.load()
     assert capsys.readouterr().err == ""
     assert asked == ["ImageNet"]

@@ -8,7 +8,7 @@ from flashdiff.report import figures, tables
 
 
 def curve():
-    """Learning curve of severity_training: a row every 50 steps, held-out measures in every fifth."""
+    """Learning curve of a severity encoder: a row every 50 steps, held-out measures in every fifth."""
     step = np.arange(50, 1001, 50)
     held_out = step % 250 == 0
     columns = {

@@ -71,7 +71,7 @@ def test_a_new_measure_is_measured(mae, tiny_prior, tiny_encoder, tmp_path):
     severity = experiments.severity_rows(prior, encoder, nothing, x, np.zeros(4), operator, noise_std, 0)
     assert (severity.mae > 0).all()
     bench = comparison.Bench.build(prior, encoder, nothing, x, BLUR, {"kind": "ldps"}, seed=0, batch_size=4)
-    run = bench.flash(FixedStart(-1), {"eta": 0.1})(bench.measurement)
+    run = bench.flash(FixedStart(-1), {"solver": {"eta": 0.1}})(bench.measurement)
     rows, _ = comparison.tabulate(bench, {"no_diffusion": run})
     np.testing.assert_allclose(rows.mae, mean_absolute_error(run.images, x, nothing))
     write_rows(rows, tmp_path / "rows.parquet", optional())

@@ -71,3 +71,17 @@ def test_a_fresh_clone_does_not_choose_the_step_sizes_again(study_folder, tmp_pa
         sections = select(study, "severity"), select(study, f"degradations.{pair.degradation}")
         write_json(tmp_path / file, recipe(study.seed, *sections))
         assert hashlib.md5((tmp_path / file).read_bytes()).hexdigest() == locked, name
+
+
+def test_results_are_of_the_sources_that_the_lock_names():
+    """A result that was only committed (`dvc commit`) would name other sources than its notebook ran with."""
+    lock = YAML(typ="safe").load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
+    compared = []
+    for name, stage in lock["stages"].items():
+        sources = [dep["md5"] for dep in stage.get("deps", []) if dep["path"].startswith(".build/source/")]
+        notebooks = [out["path"] for out in stage["outs"] if out["path"].endswith(".ipynb")]
+        if sources:
+            metadata = json.loads((ROOT / notebooks[0]).read_text(encoding="utf-8"))["metadata"]
+            assert metadata["flashdiff"]["source"] == sources[0], name
+            compared.append(name.partition("@")[0])
+    assert set(compared) >= {"train_severity", "measure_severity", "reconstruct", "compare", "report"}

@@ -156,7 +156,7 @@ def test_gains_of_pairs_have_the_name_of_the_distance(tmp_path):
 def test_a_comparison_without_distances_has_everything_else(tiny_prior, tiny_encoder):
     prior, encoder, x = tiny_prior.float(), tiny_encoder.float(), torch.rand(4, 1, 16, 16) * 2 - 1
     bench = comparison.Bench.build(prior, encoder, NOTHING, x, BLUR, {"kind": "ldps"}, seed=0, batch_size=4)
-    run = bench.flash(FixedStart(-1), {"eta": 0.1})(bench.measurement)
+    run = bench.flash(FixedStart(-1), {"solver": {"eta": 0.1}})(bench.measurement)
     rows, _ = comparison.tabulate(bench, {"no_diffusion": run})
     assert rows.perceptual.isna().all() and rows.drop(columns="perceptual").notna().all(axis=None)
     operator, noise_std = build(BLUR)

@@ -8,9 +8,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from flashdiff.study.digests import PACKAGE, code_of_module, of_stage, reachable, write
+from flashdiff.study.digests import PACKAGE, code_of_module, code_of_notebook, of_stage, reachable, write
 
 NOTEBOOKS = sorted((PACKAGE.parent / "notebooks").glob("*.ipynb"))
+NUMBERED = [path for path in NOTEBOOKS if path.name[0].isdigit()]
+COMPUTING = ("01_download", "02_train_prior", "02_use_prior", "04_train_severity", "05_measure_severity",
+             "08_tune_step_size", "09_reconstruct")  # fmt: skip
+DRAWING = ("03_look_at_prior", "06_ordering_accuracy", "07_severity_correlation", "10_reconstruction", "11_speed_up",
+           "12_report")  # fmt: skip
 MODULES = {
     "__init__": '"""Package."""\n',
     "direct": "from pkg import second\n\n\ndef work():\n    return second.VALUE\n",
@@ -180,10 +185,40 @@ def test_a_template_counts_with_the_module_that_names_it(notebook, package):
     assert of_stage(notebook, package) != before
 
 
-def test_write_makes_one_digest_per_notebook(tmp_path):
+def test_another_value_in_the_parameters_cell_changes_nothing(notebook, package):
+    """A stage replaces it, and depends on the study's values."""
+    before = of_stage(notebook, package)
+    edit(notebook, lambda content: content.cells[1].update(source="seed = 7"))
+    assert of_stage(notebook, package) == before
+
+
+def test_magics_and_shell_lines_are_read(notebook, package):
+    edit(notebook, lambda content: content.cells[3].update(source="%timeit seed + 1\n!ls\nfrom pkg import other"))
+    assert " other.py\n" in of_stage(notebook, package)
+
+
+def test_a_cell_that_is_no_python_is_named_and_stops_nothing(notebook, tmp_path, capsys):
+    edit(notebook, lambda content: content.cells[3].update(source="seed +"))
+    with pytest.raises(SyntaxError, match=r"01_work.ipynb: cell 4 \(seed \+\) is no Python: invalid syntax"):
+        of_stage(notebook)
+    write(notebook.parent, tmp_path / "source")
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("01_work.ipynb: no stage can run it (01_work.ipynb: cell 4 (seed +)") and said.count("\n") == 1
+    )
+    assert (tmp_path / "source/01_work.txt").is_file()
+
+
+def test_notebooks_without_a_number_are_not_looked_at(notebook, tmp_path):
+    (notebook.parent / "mine.ipynb").write_text("no notebook at all")
+    write(notebook.parent, tmp_path / "source")
+    assert [path.name for path in (tmp_path / "source").iterdir()] == ["01_work.txt"]
+
+
+def test_write_makes_one_digest_per_numbered_notebook(tmp_path):
     write(NOTEBOOKS[0].parent, tmp_path / "source")
-    assert sorted(path.name for path in (tmp_path / "source").iterdir()) == [f"{n.stem}.txt" for n in NOTEBOOKS]
-    for notebook in NOTEBOOKS:
+    assert sorted(path.name for path in (tmp_path / "source").iterdir()) == [f"{n.stem}.txt" for n in NUMBERED]
+    for notebook in NUMBERED:
         assert (tmp_path / "source" / f"{notebook.stem}.txt").read_text(encoding="utf-8") == of_stage(notebook)
 
 
@@ -229,3 +264,37 @@ def test_the_package_has_no_relative_imports():
         assert not any(line.lstrip().startswith("from .") for line in path.read_text(encoding="utf-8").splitlines()), (
             path
         )
+
+
+def modules_of(name):
+    """The modules of the package in the digest of a notebook."""
+    _, code = code_of_notebook(NOTEBOOKS[0].parent / f"{name}.ipynb")
+    return {path.relative_to(PACKAGE).as_posix() for path in reachable(code)}
+
+
+def test_every_numbered_notebook_computes_or_draws():
+    assert sorted((*COMPUTING, *DRAWING)) == [path.stem for path in NUMBERED]
+
+
+@pytest.mark.parametrize("name", COMPUTING)
+def test_a_computing_stage_does_not_depend_on_drawing_the_schema_or_the_runner(name):
+    """So a label, a table or an error sentence never costs an encoder or a reconstruction."""
+    found = modules_of(name)
+    assert not {module for module in found if module.startswith("report/")}
+    assert not found & {"study/schema.py", "study/stage.py", "study/digests.py", "cli.py", "pipeline.py"}
+
+
+@pytest.mark.parametrize(
+    ("module", "notebooks"),
+    [
+        ("report/figures.py", set(DRAWING)),
+        ("study/schema.py", set()),
+        ("datasets/lsun.py", {"01_download"}),
+        ("weights/compvis_names.py", {"02_use_prior"}),
+        ("training/severity.py", {"04_train_severity"}),
+        ("study/comparison.py", {"08_tune_step_size", "09_reconstruct"}),
+    ],
+)
+def test_an_edit_of_a_module_reruns_these_stages_and_no_other(module, notebooks):
+    assert (PACKAGE / module).is_file()
+    assert {path.stem for path in NUMBERED if module in modules_of(path.stem)} == notebooks

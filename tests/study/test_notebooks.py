@@ -76,21 +76,33 @@ def test_a_stage_gives_exactly_the_parameters_of_its_notebook(name):
     assert set(given) == stage.notebook_parameters(notebook)
 
 
-@each_stage
-def test_defaults_have_the_types_that_the_studies_give(name):
-    notebook, _, items = command(name)
+def handed_over(name, folder, prior="train_prior"):
+    """What a stage gives its notebook in a study: of the first degradation and pair, where it goes over them."""
+    study = load(folder / "params.yaml")
+    pair = next(iter(study.pairs.values()))
+    of_pairs = "${item.solver}" in RUNNING[name]["cmd"]
+    degradation = pair.degradation if of_pairs else next(iter(study.degradations))
+    _, _, items = command(name, prior)
+    filled = [i.replace("${item.degradation}", degradation).replace("${item.solver}", pair.solver) for i in items]
+    return stage.parse_parameters(study, filled)
+
+
+def parameters_of(notebook):
     (cell,) = [cell for cell in code_cells(notebook) if "parameters" in cell.metadata.get("tags", [])]
-    defaults = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
-    for folder in STUDIES:
-        study = load(folder / "params.yaml")
-        filled = [
-            item.replace("${item.degradation}", degradation).replace("${item.solver}", solver)
-            for item in items
-            for degradation in list(study.degradations)[:1]
-            for solver in list(study.solvers)[:1]
-        ]
-        values = stage.parse_parameters(study, filled)
-        assert {key: type(value) for key, value in values.items()} == {k: type(v) for k, v in defaults.items()}
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
+
+
+@each_stage
+def test_the_parameters_cell_holds_the_default_study_s_values(name):
+    """So Run All works by hand, and a researcher sees the values and changes one."""
+    assert parameters_of(command(name)[0]) == handed_over(name, ROOT)
+
+
+@each_stage
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_every_study_gives_values_of_the_same_types(name, folder):
+    types = {key: type(value) for key, value in parameters_of(command(name)[0]).items()}
+    assert {key: type(value) for key, value in handed_over(name, folder).items()} == types
 
 
 @each_stage
@@ -129,6 +141,35 @@ def test_commands_are_written_tidily(name):
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
 def test_every_study_has_the_same_stages(folder):
     assert (folder / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
+
+
+@each_notebook
+def test_outputs_go_below_the_folder_that_enter_study_returns(path):
+    """Else a notebook that is run by hand would overwrite what the study has made."""
+    writers = re.compile(
+        r"(figures\.save|tables\.save|save_pretrained|write_\w+|save_images|savez_compressed|headline\.write)\("
+    )
+    folders = {"out"}
+    for cell in working_cells(path):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Assign) and any(
+                isinstance(n, ast.Name) and n.id in folders for n in ast.walk(node.value)
+            ):
+                folders |= {n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+            if isinstance(node, ast.Call) and writers.match(ast.unparse(node.func) + "("):
+                named = {n.id for argument in node.args for n in ast.walk(argument) if isinstance(n, ast.Name)}
+                assert named & folders, ast.unparse(node)
+
+
+@each_numbered
+def test_the_first_lines_say_what_it_reads_and_what_it_takes(path):
+    text = nbformat.read(path, as_version=4).cells[0].source
+    assert re.search(r"^Reads .*(; takes|; it takes| takes )", text, re.MULTILINE | re.DOTALL), text
+
+
+@each_numbered
+def test_the_last_cell_says_what_came_out(path):
+    assert "print(" in code_cells(path)[-1].source
 
 
 @each_notebook

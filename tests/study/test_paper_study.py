@@ -20,6 +20,8 @@ from ruamel.yaml import YAML
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder
 from flashdiff.study.records import read_json
+from flashdiff.study.schema import load
+from flashdiff.weights.compvis import load_compvis_prior
 from flashdiff.weights.published_severity import load_published
 
 pytestmark = pytest.mark.slow
@@ -58,16 +60,18 @@ def stand_in(content: dict) -> dict:
         "kind": "nonlinear_blur", "length_min": 0.0, "length_max": 6.0, "gain_max": 1.5, "noise_std": 0.1,
     }  # fmt: skip
     encoder = "../../datasets/weights/severity_encoder.ckpt"
-    content["severity"] |= {"steps": 6, "batch_size": 4, "published": {"gaussian_blur": encoder}}
+    content["prior"]["severity"] = {"gaussian_blur": encoder}
+    content["severity"] |= {"steps": 6, "batch_size": 4}
     content["ordering"] |= {"n_images": 6, "levels": 3}
-    content["correlation"] |= {"n_images": 10, "bootstrap": 100}
+    content["correlation"] |= {"n_images": 10}
     content["pairs"] = {name: content["pairs"][name] for name in PAIRS}
     for solver in content["solvers"].values():
         solver["walk"] = {"kind": "evenly_spaced", "steps": 4}
         if solver["kind"] == "resample":
             solver["max_iterations"] = 5
     content["tune"] |= {"n_images": 4, "batch_size": 4}
-    content["reconstruction"] |= {"n_images": 5, "batch_size": 3, "fixed_starts": [20], "bootstrap": 100}
+    content["reconstruction"] |= {"n_images": 5, "batch_size": 3, "fixed_starts": [20]}
+    content["report"]["bootstrap"] = 100
     return content
 
 
@@ -98,7 +102,7 @@ def test_images_are_those_of_the_lists_in_their_order(study):
 
 
 def test_the_prior_is_the_converted_checkpoint(study):
-    ours, original = Prior.from_pretrained(study / "data/prior"), Prior.from_pretrained(SAVED / "model.ckpt")
+    ours, original = Prior.from_pretrained(study / "data/prior"), load_compvis_prior(SAVED / "model.ckpt")
     for (name, tensor), (same, expected) in zip(ours.state_dict().items(), original.state_dict().items(), strict=True):
         assert name == same and torch.equal(tensor, expected)
     assert not (study / "data/prior/features").exists()
@@ -120,8 +124,9 @@ def test_the_published_encoder_is_used_and_the_others_are_trained(study):
 
 def test_published_hyperparameters_are_taken_as_they_are(study):
     for pair, fields, correction in zip(PAIRS, ({"eta": 2}, {"eta": 1}, {"g": 200}), (1.0, 1.0, 1.2), strict=True):
-        chosen = read_json(study / f"data/tuned/{pair}.json")["chosen"]
-        assert chosen["full_length"]["solver"] == chosen["flash_published"]["solver"] == fields
+        chosen, solver = read_json(study / f"data/tuned/{pair}.json")["chosen"], load(study / "params.yaml").solvers
+        assert chosen["full_length"]["solver"] == chosen["flash_published"]["solver"] == {}
+        assert solver[pair.partition("-")[2]].model_dump().items() >= fields.items()
         assert chosen["flash_published"]["start"] == {"correction": correction}
 
 

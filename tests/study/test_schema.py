@@ -429,7 +429,7 @@ def test_check_names_everything_that_is_missing_on_disk():
     assert "prior.path: there is no '../../datasets/weights/lsun_beds256/config.yaml'; put it there, or" in done.stderr
 
 
-# method.md's table of the paper's runs on FFHQ: (solver's fields, noise correction); PSLD is not defined on nonlinear blur
+# the paper's table of its runs on FFHQ: (solver's fields, noise correction); PSLD is not defined on nonlinear blur
 PUBLISHED = {
     ("gaussian_blur", "ldps"): ({"eta": 1}, 1.2),
     ("gaussian_blur", "gml_dps"): ({"eta": 3, "gamma": 0.05}, 1.2),

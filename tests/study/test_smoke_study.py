@@ -34,7 +34,7 @@ def study(repository):
 
 def test_every_notebook_ran_and_kept_its_outputs(study):
     executed = list((study / "reports/notebooks").glob("*.ipynb"))
-    sources = {path.stem for path in (ROOT / "notebooks").glob("0*.ipynb")} - {"00_use_prior"}
+    sources = {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")} - {"02_use_prior"}
     assert {path.stem.partition("-")[0] for path in executed} == sources
     for path in executed:
         cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
@@ -96,7 +96,7 @@ def test_a_study_can_use_the_prior_of_another(study):
     assert ran == {"sources", "download", "prior"} or ran == {"download", "prior"}
     for path in (study / "data/prior").rglob("*.safetensors"):
         assert (folder / path.relative_to(study)).read_bytes() == path.read_bytes()
-    assert (folder / "reports/notebooks/00_use_prior.ipynb").is_file()
+    assert (folder / "reports/notebooks/02_use_prior.ipynb").is_file()
 
 
 def test_explorer_notebook_runs_on_the_study(study, monkeypatch, tmp_path):
@@ -113,9 +113,66 @@ def test_explorer_notebook_runs_on_the_study(study, monkeypatch, tmp_path):
     assert "VBox" in str(done.cells[2].outputs)
 
 
+def content(folder):
+    return {
+        path: path.read_bytes() for name in ("data", "reports") for path in (folder / name).rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("name", ["06_ordering_accuracy", "08_tune_step_size", "09_reconstruct", "12_report"])
+def test_a_notebook_run_by_hand_changes_nothing_of_the_study(study, name, monkeypatch, tmp_path):
+    """With another value in its parameters cell, as a person plays with it; the default study's values are replaced."""
+    import nbformat
+    import papermill
+
+    before = content(study)
+    (executed,) = list((study / "reports/notebooks").glob(f"{name}*gaussian_blur*.ipynb")) or [
+        study / f"reports/notebooks/{name}.ipynb"
+    ]
+    (injected,) = [c for c in nbformat.read(executed, 4).cells if "injected-parameters" in c.metadata.get("tags", [])]
+    notebook = nbformat.read(ROOT / f"notebooks/{name}.ipynb", 4)
+    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    cell.source = injected.source.replace("seed = 0", "seed = 3")
+    nbformat.write(notebook, tmp_path / "played.ipynb")
+    monkeypatch.setenv("FLASHDIFF_STUDY", str(study))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    done = papermill.execute_notebook(
+        str(tmp_path / "played.ipynb"),
+        None,
+        kernel_name="python3",
+        progress_bar=False,
+        extra_arguments=["--log-level=ERROR"],
+    )
+    said = "".join(out.get("text", "") for c in done.cells for out in c.get("outputs", []))
+    assert "Run by hand: outputs go to .build/by_hand" in said
+    assert content(study) == before
+    assert any(path.is_file() for path in (study / ".build/by_hand").rglob("*"))
+
+
+def test_what_a_removed_pair_left_behind_is_not_seen(study, repository):
+    """Its files stay on disk (DVC does not remove them); reports speak of the study as it is."""
+    path = study / "params.yaml"
+    before = path.read_text()
+    study_file = YAML(typ="safe").load(before)
+    del study_file["pairs"]["mixture-latent_daps"], study_file["degradations"]["mixture"]
+    try:
+        with path.open("w") as file:
+            YAML().dump(study_file, file)
+        assert stages_that_ran(dvc(study, "repro", "report")) == {"report"}
+        page = (study / "reports/index.html").read_text()
+        assert "gaussian_blur" in page and "mixture" not in page.lower().replace("mixtures of them", "")
+        assert not list((study / "reports/summary").glob("mixture*"))
+        assert "mixture" not in dvc(study, "metrics", "show", "--json")
+    finally:
+        path.write_text(before)
+        dvc(study, "repro", "report")
+
+
 def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
     said = dvc(study, "exp", "run", "--set-param", "ordering.levels=3")
-    assert stages_that_ran(said) == {*(f"order@{name}" for name in PAIRS), "report"}
+    assert stages_that_ran(said) == {f"{stage}@{name}" for stage in ("measure_severity", "order") for name in PAIRS} | {
+        "report"
+    }
     accuracy = json.loads((study / "reports/metrics/ordering-gaussian_blur.json").read_text())
     assert accuracy["levels"] == 3
     difference = json.loads(dvc(study, "metrics", "diff", "--json"))
@@ -125,12 +182,12 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
 @pytest.mark.parametrize(
     ("section", "field", "value", "stages"),
     [
-        ("reconstruction", "bootstrap", 150, {"reconstruct", "speedup", "report"}),
-        ("correlation", "bootstrap", 150, {"correlate"}),
+        ("report", "bootstrap", 150, {"correlate", "compare", "speedup", "report"}),
+        ("correlation", "n_images", 15, {"measure_severity", "correlate"}),
         ("severity", "lambda_sigma", 2.0, {"train_severity"}),
         ("prior", "card_steps", 4, {"prior"}),
-        ("tune", "corrections", [1.2], {"tune"}),
-        ("solvers", "ldps", {"kind": "ldps", "tune": {"eta": [0.2]}}, {"tune", "reconstruct"}),
+        ("tune", "n_images", 5, {"tune"}),
+        ("solvers", "ldps", {"kind": "ldps", "stochasticity": 0.5}, {"tune", "reconstruct"}),
     ],
 )
 def test_a_parameter_changes_the_stages_that_read_it(study, section, field, value, stages):
@@ -150,13 +207,13 @@ def test_a_parameter_changes_the_stages_that_read_it(study, section, field, valu
 
 
 def test_a_failing_cell_leaves_the_previous_report(study, repository):
-    notebook = repository / "notebooks" / "07_report.ipynb"
+    notebook = repository / "notebooks" / "12_report.ipynb"
     source = json.loads(notebook.read_text())
     reports = {path: path.read_bytes() for path in (study / "reports").rglob("*") if path.is_file()}
     source["cells"][-1]["source"] = ['raise RuntimeError("broken on purpose")']
     notebook.write_text(json.dumps(source))
     said = dvc(study, "repro", succeeds=False)
-    assert "07_report.ipynb: cell" in said and "broken on purpose" in said
+    assert "12_report.ipynb: cell" in said and "broken on purpose" in said
     for path, content in reports.items():
         assert path.is_file() and path.read_bytes() == content, path
 

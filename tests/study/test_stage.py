@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import shutil
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from flashdiff.study import stage
+from flashdiff.study import digests, stage
 from flashdiff.study.schema import StudyError, load
 from flashdiff.study.stage import StageError
 
@@ -122,6 +123,13 @@ def test_a_notebook_without_a_parameters_cell_is_refused(study, monkeypatch):
     )
 
 
+def test_a_cell_that_is_no_python_is_refused(study, monkeypatch):
+    notebook = write_notebook(study / "work.ipynb", "seed + 1", "seed +")
+    assert refusal(monkeypatch, notebook, ITEMS) == (
+        "work.ipynb: cell 3 (seed +) is no Python: invalid syntax; mend that cell."
+    )
+
+
 def test_a_missing_notebook_is_refused(study, monkeypatch):
     assert refusal(monkeypatch, Path("nowhere.ipynb"), ITEMS) == (
         "nowhere.ipynb: there is no such notebook; name one of notebooks/."
@@ -227,16 +235,15 @@ def test_main_prints_a_sentence_and_no_traceback(study, capsys):
     assert printed.err == "nowhere.ipynb: there is no such notebook; name one of notebooks/.\n" and printed.out == ""
 
 
-def test_enter_study_finds_the_folder_above(study, monkeypatch):
-    inner = study / "notebooks"
-    inner.mkdir()
-    monkeypatch.delenv("FLASHDIFF_STUDY", raising=False)
-    monkeypatch.chdir(inner)
-    stage.enter_study()
-    assert Path.cwd() == study
-    monkeypatch.setenv("FLASHDIFF_STUDY", str(SMOKE.parent))
-    stage.enter_study()
-    assert Path.cwd() == SMOKE.parent
-    monkeypatch.setenv("FLASHDIFF_STUDY", str(inner))
-    with pytest.raises(StudyError, match=r"params\.yaml: not found in .*notebooks; open the notebook inside"):
-        stage.enter_study()
+def test_annotated_parameters_and_magics_are_read(study):
+    parameters = "%load_ext autoreload\nseed: int = 0\nrate = 0.5\n!ls"
+    assert stage.notebook_parameters(write_notebook(study / "work.ipynb", parameters=parameters)) == {"seed", "rate"}
+
+
+def test_an_executed_notebook_says_which_sources_it_ran_with(study):
+    """So a reader can tell a result of these sources from one that was only committed (docs/decisions.md)."""
+    notebook, output = write_notebook(study / "01_work.ipynb", WORK), Path("reports/notebooks/01_work.ipynb")
+    digests.write(study, Path(".build/source"))
+    stage.run(notebook, output, ITEMS)
+    md5 = hashlib.md5(Path(".build/source/01_work.txt").read_bytes()).hexdigest()
+    assert nbformat.read(output, as_version=4).metadata.flashdiff.source == md5

@@ -20,7 +20,7 @@ from flashdiff.degradations import build
 from flashdiff.prior import Prior
 from flashdiff.study.schema import load, select
 from flashdiff.training import loop as training
-from flashdiff.training import severity as severity_training
+from flashdiff.training.severity import CHECKPOINT, train_severity_encoder
 
 ROOT = Path(__file__).parents[2]
 # accelerate's own launcher of several processes is the one for GPUs; without a GPU the processes use their CPU
@@ -131,7 +131,7 @@ def train_as_the_stage_does(degradation: str, checkpoint: str, **changed):
     severity |= changed
     operator, noise_std = build(entry)
     images, validation = (open_split("data/splits", name).images for name in ("train", "validation"))
-    return severity_training.train_severity_encoder(
+    return train_severity_encoder(
         Prior.from_pretrained("data/prior"), operator, noise_std, images, validation, severity, study.seed, checkpoint
     )
 
@@ -139,7 +139,7 @@ def train_as_the_stage_does(degradation: str, checkpoint: str, **changed):
 def test_the_stage_looks_where_the_command_trains():
     (notebook,) = (json.loads(path.read_text()) for path in ROOT.glob("notebooks/*_train_severity.ipynb"))
     source = "".join("".join(cell["source"]) for cell in notebook["cells"])
-    literal = severity_training.CHECKPOINT.format(degradation="{degradation_name}")
+    literal = CHECKPOINT.format(degradation="{degradation_name}")
     assert f'f"{literal}"' in source or "CHECKPOINT.format(degradation=degradation_name)" in source
 
 
