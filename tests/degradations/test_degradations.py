@@ -423,5 +423,5 @@ def test_build_takes_a_mixture_with_its_members():
     mixture, noise = build(entry)
     assert noise == 0.1
     assert mixture == Mixture({"box": BoxInpainting(0.4), "shake": NonlinearBlur(0.0, 5.0, 1.2)})
-    with pytest.raises(ValueError, match=r"box has noise_std 0\.2, its mixture 0\.1; give both the same"):
+    with pytest.raises(ValueError, match=r"member 'box' has noise_std 0\.2, the mixture 0\.1; give both the same"):
         build(entry | {"members": {"box": box | {"noise_std": 0.2}, "shake": shake}})
