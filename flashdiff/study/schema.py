@@ -417,8 +417,8 @@ class Study(Section):
                 if rule not in STARTS:
                     yield f"{place}.starts.{rule}: unknown name; choose one of {', '.join(STARTS)}"
                     continue
+                known = field_types(STARTS[rule]).keys()
                 for option, values in options.items():
-                    known = field_types(STARTS[rule]).keys()
                     yield from _refused(
                         f"{place}.starts.{rule}.{option}", option, known, values, _start, {"rule": rule}
                     )

@@ -137,14 +137,7 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
             return KernelSpecManager(kernel_dirs=[], parent=self)
 
     running, failed = BUILD / f"{output.stem}.running.ipynb", BUILD / f"{output.stem}.failed.ipynb"
-    for folder in (
-        output.parent,
-        Path("data/results"),
-        Path("data/tuned"),
-        Path("reports/severity"),
-        Path("reports/metrics"),
-    ):
-        folder.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     print(f"--- {output.stem}", flush=True)
     os.environ[STAGE] = output.stem  # the kernel inherits it
