@@ -33,6 +33,7 @@ class Stream(enum.IntEnum):
     CONTROL = 7
     DEGRADATION = 8
     MIXTURE = 9
+    NOISE_LEVEL = 10
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -130,7 +130,7 @@ class Bench:
         return {name: np.asarray(value, dtype=float) for name, value in quality.items()}
 
 
-def _combinations(grid: Mapping[str, Sequence]) -> list[dict]:
+def combinations(grid: Mapping[str, Sequence]) -> list[dict]:
     """{name: values} -> one dict per combination of values."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
@@ -143,9 +143,9 @@ def tune(bench: Bench, candidates: Mapping[str, Mapping]) -> tuple[dict[str, dic
     both shares of fresh noise. Returns the choices {method: {"solver": ..., "start": ...}} for full_length, the adaptive
     methods and fixed, and the table of all trials: method, the options, nfe, and means of the measures.
     """
-    settings = _combinations(candidates["solver"])
+    settings = combinations(candidates["solver"])
     starts: dict[str, list[tuple[dict, str | Start | None]]] = {
-        flash_method(rule): [(options, rule) for options in _combinations(candidates["starts"][rule])]
+        flash_method(rule): [(options, rule) for options in combinations(candidates["starts"][rule])]
         for rule in STARTS
         if rule in candidates["starts"]
     }
@@ -180,7 +180,7 @@ def methods(
     shuffled_<rule> (sigma_hat permuted over the images) and random_<rule> (index uniform on 0..2 x mean).
     """
     severity = bench.severity
-    shuffled = severity._replace(variance=severity.variance[_cyclic_shuffle(len(severity.variance), bench.seed)])
+    shuffled = shuffled_severity(bench)
     random = severity._replace(variance=_random_variance(bench).to(severity.variance))
     adaptive = {rule: bench.flash(rule, chosen[m]) for rule in STARTS if (m := flash_method(rule)) in chosen}
     fixed = FixedStart(bench.mean_start, chosen["fixed"]["start"]["fresh"])
@@ -205,21 +205,37 @@ def reconstruct(
     What is finished lies below ``folder``, in a subfolder whose name holds a hash of all that the result depends on: an
     interrupted run continues there, and a notebook finds there what `accelerate launch` has computed.
     """
+    runs = methods(bench, chosen, fixed_starts, controls)
+    return run_stored(bench, runs, folder, {"solver": dict(bench.solver), "chosen": chosen})
+
+
+def run_stored(
+    bench: Bench,
+    runs: Iterable[tuple[str, Flash | FullLength, Severity | None]],
+    folder: str | Path,
+    settings: Mapping,
+) -> dict[str, Result]:
+    """Run each on the bench's measurements, this process's share of them; what is finished lies below ``folder``.
+
+    runs: name, method, and the severity it is told (None: its encoder's own); settings: all that the results depend on beside
+    models and images, as JSON can write it.
+    """
     state = process_state()
     models = (bench.prior.autoencoder, bench.prior.unet, bench.encoder)
     data = (bench.truth.cpu().numpy(), repr(bench.measurement.degradation), bench.measurement.noise_std, bench.seed)
-    folder = keyed(folder, *models, *data, {"solver": dict(bench.solver), "chosen": chosen})
+    folder = keyed(folder, *models, *data, settings)
     mine = np.arange(len(bench.truth))[state.process_index :: state.num_processes]
     results = {}
-    for method, run, severity in methods(bench, chosen, fixed_starts, controls):
-        store = Store(folder / method, len(bench.truth), bench.measurement.image_shape, rank=state.process_index)
+    for name, run, severity in runs:
+        store = Store(folder / name, len(bench.truth), bench.measurement.image_shape, rank=state.process_index)
         rows, report = store.missing(mine), EngineReport()
         told = None if severity is None else Severity(*(column[rows] for column in severity))
         if len(rows):
-            stream = run.stream([bench.measurement.select(rows)], [told], title=method.replace("_", " "), report=report)
+            title = name.replace("_", " ").replace("/", " ")
+            stream = run.stream([bench.measurement.select(rows)], [told], title=title, report=report)
             store.write(stream, rows, report)
         state.wait_for_everyone()
-        results[method] = store.result()
+        results[name] = store.result()
     return results
 
 
@@ -247,6 +263,12 @@ def tabulate(bench: Bench, results: Mapping[str, Result]) -> tuple[pd.DataFrame,
     nothing = {"images": n, "nfe": 0, "decodes": 0, "engine_calls": 0}
     timings["severity_encoder"] = {"seconds": inference} | nothing
     return pd.concat(tables, ignore_index=True), timings
+
+
+def shuffled_severity(bench: Bench) -> Severity:
+    """Every image's own estimate with the predicted error of another image: a negative control."""
+    other = _cyclic_shuffle(len(bench.severity.variance), bench.seed)
+    return bench.severity._replace(variance=bench.severity.variance[other])
 
 
 def _cyclic_shuffle(n: int, seed: int) -> np.ndarray:

@@ -106,7 +106,7 @@ class Autoencoder(Section):
     batch_size: Count
     learning_rate: Positive
     l1: float = Field(ge=0, description="weight of the absolute error")
-    kl: float = Field(ge=0, description="weight of the KL divergence per latent entry")
+    noise: float = Field(ge=0, description="standard deviation of the noise in the normalised latents while training")
     seed: Seed
 
     @field_validator("channels")

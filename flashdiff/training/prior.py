@@ -1,5 +1,6 @@
 """How the embedded prior is trained: the losses of its autoencoder and of its denoiser, for :mod:`flashdiff.training.loop`."""
 
+import math
 import os
 from collections.abc import Callable, Mapping
 
@@ -19,6 +20,9 @@ from flashdiff.prior import Prior
 from flashdiff.solvers.unconditional import Unconditional, Unmeasured
 from flashdiff.training.loop import Recipe, keyed, train
 from flashdiff.walks import EvenlySpaced
+
+LATENT_NOISE = 0.3
+"""A walk's result errs by about this much; the learning curve says what a decoder makes of it."""
 
 
 def build_autoencoder(
@@ -57,10 +61,18 @@ def build_denoiser(latent_channels: int, latent_size: int, channels: list[int], 
     )
 
 
-def autoencoder_loss(images: np.ndarray, pixel_unshuffle: int, l1: float, kl: float, seed: int) -> Callable:
-    """Reconstruction (squared + l1 x absolute error) + kl x KL divergence, on randomly mirrored images.
+def normalised(mean: Tensor) -> Tensor:
+    """Latents (B, c, h, w) with mean 0 and standard deviation 1 in every channel, over the batch and all positions."""
+    over = (0, 2, 3)
+    return (mean - mean.mean(over, keepdim=True)) / mean.std(over, keepdim=True)
 
-    images (n, C, H, W) uint8. All terms are means over entries, so that ``kl`` does not depend on the image size.
+
+def autoencoder_loss(images: np.ndarray, pixel_unshuffle: int, l1: float, noise: float, seed: int) -> Callable:
+    """Reconstruction (squared + l1 x absolute error) from normalised latents with fixed noise, on randomly mirrored images.
+
+    images (n, C, H, W) uint8; noise: its standard deviation, in units of a channel's. Normalising gives every channel the
+    same capacity, so none can die as under a KL divergence, which switches off the ones that cost more than they carry; the
+    noise makes the decoder smooth. Terms are means over entries.
     """
 
     def loss(model: nn.Module, ids: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -68,13 +80,31 @@ def autoencoder_loss(images: np.ndarray, pixel_unshuffle: int, l1: float, kl: fl
         x = to_float(images[ids]).to(device)
         mirrored = per_sample(uniform(ids, seed=seed, step=step, stream=Stream.FLIP, like=x) < 0.5, x)
         x = F.pixel_unshuffle(torch.where(mirrored, x.flip(-1), x), pixel_unshuffle)
-        posterior = model.encode(x).latent_dist
-        noise = normal(posterior.mean.shape[1:], ids, seed=seed, step=step, stream=Stream.TRAINING_NOISE, like=x)
-        error = model.decode(posterior.mean + posterior.std * noise).sample.float() - x
-        mse, divergence = error.square().mean(), posterior.kl().mean() / noise[0].numel()
-        return mse + l1 * error.abs().mean() + kl * divergence, {"mse": mse, "kl": divergence}
+        z = normalised(model.encode(x).latent_dist.mean)
+        draw = normal(z.shape[1:], ids, seed=seed, step=step, stream=Stream.TRAINING_NOISE, like=x)
+        error = model.decode(z + noise * draw).sample.float() - x
+        mse = error.square().mean()
+        return mse + l1 * error.abs().mean(), {"mse": mse}
 
     return loss
+
+
+@torch.no_grad()
+def fold_normalisation(autoencoder: nn.Module, images: np.ndarray, pixel_unshuffle: int, noise: float) -> None:
+    """Put the mean and standard deviation of every latent channel over uint8 images into the encoder's last convolution.
+
+    So the autoencoder is a plain diffusers ``AutoencoderKL`` whose latents are what :func:`autoencoder_loss` normalised, with
+    scaling_factor 1 and the training's noise as the posterior's standard deviation.
+    """
+    channels = autoencoder.config.latent_channels
+    latents = encode_all(autoencoder, images, pixel_unshuffle).transpose(0, 2).flatten(1)
+    last = autoencoder.quant_conv
+    mean, std = latents.mean(1).to(last.bias), latents.std(1).to(last.bias)
+    last.weight[:channels] /= std[:, None, None, None]
+    last.bias[:channels] = (last.bias[:channels] - mean) / std
+    last.weight[channels:] = 0
+    last.bias[channels:] = 2 * math.log(max(noise, 1e-6))
+    autoencoder.register_to_config(scaling_factor=1.0)
 
 
 def denoiser_loss(latents: Tensor, abar: Tensor, seed: int) -> Callable:
@@ -111,18 +141,21 @@ def encode_all(autoencoder: nn.Module, images: np.ndarray, pixel_unshuffle: int,
 
 
 @torch.no_grad()
-def psnr_of_autoencoder(autoencoder: nn.Module, images: np.ndarray, pixel_unshuffle: int) -> float:
-    """Mean PSNR in dB of the reconstructions of uint8 images; folded or not, pixels are the same."""
+def psnr_of_autoencoder(autoencoder: nn.Module, images: np.ndarray, pixel_unshuffle: int, noise: float = 0.0) -> float:
+    """Mean PSNR in dB of uint8 images decoded from their normalised latents, ``noise`` (standard deviation) added to them."""
     x = F.pixel_unshuffle(to_float(images).to(next(autoencoder.parameters()).device), pixel_unshuffle)
-    return float(psnr(autoencoder.decode(autoencoder.encode(x).latent_dist.mode()).sample, x).mean())
+    z = normalised(autoencoder.encode(x).latent_dist.mode())
+    z = z + noise * torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
+    return float(psnr(autoencoder.decode(z).sample, x).mean())
 
 
 def train_autoencoder(
     images: np.ndarray, validation: np.ndarray, pixel_unshuffle: int, parameters: Mapping, checkpoint: str | os.PathLike
 ) -> tuple[nn.Module, pd.DataFrame]:
-    """Train the autoencoder on uint8 images (n, C, H, W); returns it, scaled to unit latents, and its learning curve.
+    """Train the autoencoder on uint8 images (n, C, H, W); returns it, every latent channel of unit variance, and its curve.
 
-    ``parameters`` is the study's ``prior.autoencoder``. The curve holds the PSNR of 1000 validation images in dB.
+    ``parameters`` is the study's ``prior.autoencoder``. The curve holds the PSNR of 1000 validation images in dB, and their
+    PSNR with noise of standard deviation :data:`LATENT_NOISE` in the latents.
     """
     architecture = {name: parameters[name] for name in ("channels", "latent_channels", "layers")}
     torch.manual_seed(parameters["seed"])
@@ -131,17 +164,18 @@ def train_autoencoder(
     )
     curve = train(
         model,
-        autoencoder_loss(images, pixel_unshuffle, parameters["l1"], parameters["kl"], parameters["seed"]),
+        autoencoder_loss(images, pixel_unshuffle, parameters["l1"], parameters["noise"], parameters["seed"]),
         len(images),
         Recipe.of(parameters),
         keyed(checkpoint, dict(parameters), pixel_unshuffle, images),
-        evaluate=lambda m: {"validation_psnr": psnr_of_autoencoder(m, validation[:1000], pixel_unshuffle)},
+        evaluate=lambda m: {
+            "validation_psnr": psnr_of_autoencoder(m, validation[:1000], pixel_unshuffle),
+            "validation_psnr_noisy": psnr_of_autoencoder(m, validation[:1000], pixel_unshuffle, LATENT_NOISE),
+        },
         evaluate_every=500,
         title="autoencoder",
     )
-    # The diffusion expects latents of about unit variance; one factor for all channels, as published models have it.
-    scale = 1 / float(encode_all(model, images, pixel_unshuffle).std())
-    model.register_to_config(scaling_factor=scale)
+    fold_normalisation(model, images, pixel_unshuffle, parameters["noise"])
     return model, curve
 
 

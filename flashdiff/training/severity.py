@@ -74,6 +74,22 @@ def held_out_evaluation(
     return evaluate
 
 
+def check_fits(encoder: SeverityEncoder, prior: Prior, folder: str | os.PathLike) -> None:
+    """Raise ValueError naming the folder and the field when an encoder was made for another prior."""
+    expected = {
+        "in_channels": prior.autoencoder.config.in_channels // prior.pixel_unshuffle**2,
+        "latent_channels": prior.autoencoder.config.latent_channels,
+        "pixel_unshuffle": prior.pixel_unshuffle,
+        "scaling_factor": prior.scaling_factor,
+    }
+    for field, value in expected.items():
+        if encoder.config[field] != value:
+            raise ValueError(
+                f"{folder}: {field} is {encoder.config[field]}, the prior's is {value}; give the prior's own encoder, or "
+                "remove the folder to train one."
+            )
+
+
 def take_shipped_encoder(
     folder: str | os.PathLike,
     prior: Prior,
@@ -88,20 +104,24 @@ def take_shipped_encoder(
     Raises ValueError when the encoder was made for another prior.
     """
     prior, encoder = prior.to(device()), SeverityEncoder.from_pretrained(folder).to(device()).eval()
-    expected = {
-        "in_channels": prior.autoencoder.config.in_channels // prior.pixel_unshuffle**2,
-        "latent_channels": prior.autoencoder.config.latent_channels,
-        "pixel_unshuffle": prior.pixel_unshuffle,
-        "scaling_factor": prior.scaling_factor,
-    }
-    for field, value in expected.items():
-        if encoder.config[field] != value:
-            raise ValueError(
-                f"{folder}: {field} is {encoder.config[field]}, the prior's is {value}; give the prior's own encoder, or "
-                "remove the folder to train one."
-            )
+    check_fits(encoder, prior, folder)
     evaluate = held_out_evaluation(prior, degradation, noise_std, validation, seed)
     return encoder, pd.DataFrame([{"step": 0} | evaluate(encoder)])
+
+
+def initial_encoder(prior: Prior, parameters: Mapping, seed: int) -> SeverityEncoder:
+    """What a training starts from, as the study's ``severity`` section says.
+
+    init null: the prior's encoder, in the published architecture or, with ``architecture`` (channels, layers), with a network
+    that corrects it, drawn with ``seed``. init a folder: the severity encoder that lies there. Raises ValueError when that was
+    made for another prior.
+    """
+    if parameters["init"] is None:
+        shape = parameters["architecture"] or {"channels": (), "layers": 1}
+        return SeverityEncoder.from_prior(prior, seed, shape["channels"], shape["layers"])
+    encoder = SeverityEncoder.from_pretrained(parameters["init"])
+    check_fits(encoder, prior, parameters["init"])
+    return encoder
 
 
 def train_severity_encoder(
@@ -115,27 +135,29 @@ def train_severity_encoder(
     checkpoint: str | os.PathLike,
     live: str | os.PathLike | None = None,
 ) -> tuple[SeverityEncoder, pd.DataFrame]:
-    """Train a severity encoder from the prior's encoder; returns it and its learning curve.
+    """Train a severity encoder; returns it and its learning curve.
 
-    images, validation (n, C, H, W) uint8; ``parameters`` is the study's ``severity`` section: the fields of Recipe, and
-    the weights lambda_sigma and lambda_image of the loss. Continues from ``checkpoint`` (its :func:`keyed` name) when it
+    images, validation (n, C, H, W) uint8; ``parameters`` is the study's ``severity`` section: the fields of Recipe, where the
+    training starts (init, architecture, see :func:`initial_encoder`), and its loss (loss, lambda_sigma, lambda_image, noise:
+    see :func:`flashdiff.severity.training_loss`). Continues from ``checkpoint`` (its :func:`keyed` name) when it
     exists, whichever number of processes and whichever accumulation it was written with. ``live``: a folder for DVCLive.
     The curve holds the loss terms and what :func:`held_out_evaluation` says.
     """
-    weights = {name: parameters[name] for name in ("lambda_sigma", "lambda_image")}
+    chosen = {name: parameters[name] for name in ("loss", "lambda_sigma", "lambda_image")}
     said = {name: value for name, value in decisive(parameters).items() if value is not None}
     prior = prior.to(device(), memory_format=torch.channels_last)
-    encoder = SeverityEncoder.from_prior(prior, seed=seed).to(memory_format=torch.channels_last)
+    encoder = initial_encoder(prior, parameters, seed).to(device(), memory_format=torch.channels_last)
 
     curve = train(
         encoder,
-        training_loss(prior, degradation, noise_std, images, seed=seed, **weights),
+        training_loss(prior, degradation, parameters.get("noise") or noise_std, images, seed=seed, **chosen),
         len(images),
         Recipe.of(parameters, seed=seed),
-        keyed(checkpoint, said, seed, repr(degradation), noise_std, prior.autoencoder, images),
+        keyed(checkpoint, said, seed, repr(degradation), noise_std, prior.autoencoder, encoder, images),
         evaluate=held_out_evaluation(prior, degradation, noise_std, validation, seed),
-        evaluate_every=250,
+        evaluate_every=max(250, parameters["steps"] // 40),
         title="severity encoder",
+        parameters=[weights for weights in encoder.parameters() if weights.requires_grad],
         live=live,
     )
     return encoder, curve

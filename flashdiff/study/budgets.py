@@ -1,0 +1,173 @@
+"""Few-step walks: a mean number of evaluations is given, tuned on validation images and measured on test images.
+
+The adaptive walk takes every s-th index from each image's own start, so severe images take more steps, and s is what meets
+the budget on validation images. Held against it at the same budget: one start for all images with as many steps.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from flashdiff.flash import Flash
+from flashdiff.measures import MEASURES
+from flashdiff.severity import Severity, latent_error_variance
+from flashdiff.starts import FixedStart, match_snr
+from flashdiff.study.comparison import Bench, combinations, run_stored, shuffled_severity, tabulate
+
+OBJECTIVES = ("psnr", "perceptual")
+"""What a few-step walk is tuned for: large and small steps differ in these two, so each is compared tuned for itself."""
+Choice = Mapping[str, Mapping]
+"""{"solver": a whole solver entry, walk included; "start": {"rule": "consistent" or "fixed", and its options}}."""
+
+
+def stride_for(starts: np.ndarray, evaluations: float) -> int:
+    """The smallest stride whose walks from ``starts`` (n,), indices >= 0, take at most ``evaluations`` steps on average.
+
+    A walk from index i takes i // stride + 1 steps. Raises ValueError below 1, which no walk meets.
+    """
+    if evaluations < 1:
+        raise ValueError(f"evaluations: {evaluations:g} on average; a walk takes at least one, give 1 or more.")
+    strides = np.arange(1, int(starts.max()) + 2)
+    # the mean falls as the stride grows: the first that meets the budget is where it would be inserted
+    return int(strides[np.searchsorted(-_mean_steps(starts, strides), -evaluations)])
+
+
+def _mean_steps(starts: np.ndarray, strides: np.ndarray) -> np.ndarray:
+    return (starts[None] // strides[:, None] + 1).mean(1)
+
+
+def adaptive_choices(bench: Bench, evaluations: float, solver: Mapping, fields: Mapping, k: Sequence[float]) -> list[Choice]:
+    """All few-step settings that start where the severity says: for each k, the stride that meets the budget on the bench."""
+    choices = []
+    for value in k:
+        starts = match_snr(bench.prior, value * bench.severity.variance.to(bench.prior.abar.device)).cpu().numpy()
+        walk = {"kind": "strided", "stride": stride_for(starts, evaluations)}
+        choices += [
+            {"solver": {**solver, **chosen, "walk": walk}, "start": {"rule": "consistent", "k": value}}
+            for chosen in combinations(fields)
+        ]
+    return choices
+
+
+def fixed_choices(
+    evaluations: float, solver: Mapping, fields: Mapping, starts: Sequence[int], fresh: Sequence[float]
+) -> list[Choice]:
+    """All few-step settings that start every image at one index, with as many steps as the budget allows."""
+    steps = max(1, int(evaluations))
+    return [
+        {
+            "solver": {**solver, **chosen, "walk": {"kind": "strided", "stride": math.ceil((index + 1) / steps)}},
+            "start": {"rule": "fixed", "index": index, "fresh": share},
+        }
+        for index, share, chosen in itertools.product(starts, fresh, combinations(fields))
+    ]
+
+
+def few_step(bench: Bench, choice: Choice) -> Flash:
+    """Flash as a few-step setting says."""
+    options = dict(choice["start"])
+    rule = options.pop("rule")
+    start = FixedStart(**options) if rule == "fixed" else rule
+    return replace(bench, solver=choice["solver"]).flash(start, {"solver": {}, "start": options})
+
+
+def tune(
+    bench: Bench, evaluations: Sequence[float], walks: Sequence[Mapping], starts: Sequence[int], fresh: Sequence[float],
+    k: Sequence[float],
+) -> tuple[dict[str, dict[str, dict[str, Choice]]], pd.DataFrame]:  # fmt: skip
+    """Choose the settings of every method at every budget, once per objective, on ``bench``'s validation images.
+
+    walks: [{"solver": entry, "candidates": {field: values}}, ...]; the first is the one that fixed starts take, too, the
+    others are tuned with adaptive starts alone. starts, fresh: the grid of fixed starts; k: of the consistent start.
+    Returns {budget: {method: {objective: choice}}} for the methods adaptive, fixed, forward (the fixed start whose noise is
+    all fresh, CCDF of Chung et al. 2022) and one named after the kind of every further walk's solver, and the table of trials.
+    """
+    chosen: dict[str, dict[str, dict[str, Choice]]] = {}
+    trials = []
+    for budget in evaluations:
+        first, *others = walks
+        tried = {
+            "adaptive": adaptive_choices(bench, budget, first["solver"], first["candidates"], k),
+            "fixed": fixed_choices(budget, first["solver"], first["candidates"], starts, fresh),
+        }
+        for walk in others:
+            tried[walk["solver"]["kind"]] = adaptive_choices(bench, budget, walk["solver"], walk["candidates"], k)
+        found = []
+        for method, choices in tried.items():
+            for choice in choices:
+                result = few_step(bench, choice)(bench.measurement, bench.severity, title=f"{budget:g} {method}")
+                means = {name: float(np.mean(value)) for name, value in bench.quality(result.images).items()}
+                nfe = float(result.nfe.double().mean())
+                found.append({"budget": budget, "method": method, "choice": choice, "nfe": nfe, **means})
+        methods = {method: [t for t in found if t["method"] == method] for method in tried}
+        methods["forward"] = [t for t in methods["fixed"] if t["choice"]["start"]["fresh"] == 1]
+        chosen[f"{budget:g}"] = {
+            method: {objective: _best(candidates, objective) for objective in OBJECTIVES}
+            for method, candidates in methods.items()
+            if candidates
+        }
+        trials += found
+    table = pd.DataFrame(trials)
+    table["choice"] = table["choice"].map(json.dumps)
+    return chosen, table
+
+
+def _best(trials: Sequence[Mapping], objective: str) -> Choice:
+    sign = 1 if MEASURES[objective].higher_is_better else -1
+
+    def worth(trial: Mapping) -> float:
+        # a diverged candidate has NaN, which would win or lose by its place in the list
+        return -math.inf if math.isnan(trial[objective]) else sign * trial[objective]
+
+    return max(trials, key=worth)["choice"]
+
+
+def walks_of(bench: Bench, chosen: Mapping, controls: bool = True) -> Iterator[tuple[str, Choice, Severity]]:
+    """Every run of the comparison: its name BUDGET/METHOD/OBJECTIVE, its setting, and the severity it is told.
+
+    Beside the methods of :func:`tune` and with ``controls``, for the adaptive walk: shuffled (the severities of other images)
+    and oracle (the true error in place of the predicted one).
+    """
+    truth = bench.prior.encode_in_slices(bench.truth)
+    told = {
+        "shuffled": shuffled_severity(bench),
+        "oracle": bench.severity._replace(variance=latent_error_variance(bench.severity.z_hat, truth)),
+    }
+    for budget, methods in chosen.items():
+        for method, objectives in methods.items():
+            for objective, choice in objectives.items():
+                yield f"{budget}/{method}/{objective}", choice, bench.severity
+        for control, severity in told.items() if controls else ():
+            for objective, choice in methods["adaptive"].items():
+                yield f"{budget}/{control}/{objective}", choice, severity
+
+
+def walk(bench: Bench, chosen: Mapping, folder: str, *, controls: bool = True) -> tuple[pd.DataFrame, dict[str, dict]]:
+    """Run every method at every budget on the bench's test images: rows (image x run), and what every run cost.
+
+    Columns budget, method and tuned_for say which run a row belongs to; the others are those of
+    :func:`flashdiff.study.comparison.tabulate`. Methods whose settings for two objectives agree run once. What is finished
+    lies below ``folder``, and an interrupted run continues there.
+    """
+    names: dict[str, list[str]] = {}
+    runs = {}
+    for name, choice, severity in walks_of(bench, chosen, controls):
+        budget, method, _ = name.split("/")
+        key = f"{budget}/{method}/{json.dumps(choice, sort_keys=True)}"
+        if key not in runs:
+            runs[key] = (name, few_step(bench, choice), severity)
+        names.setdefault(runs[key][0], []).append(name)
+    results = run_stored(bench, runs.values(), folder, {"chosen": chosen})
+    table, timings = tabulate(bench, results)
+    parts = [table[table.method == ran].assign(method=name) for ran, same in names.items() for name in same]
+    rows = pd.concat(parts, ignore_index=True)
+    head = rows.pop("method").str.split("/", expand=True)
+    rows.insert(0, "budget", head[0].astype(float))
+    rows.insert(1, "method", head[1])
+    rows.insert(2, "tuned_for", head[2])
+    return rows, timings
