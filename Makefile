@@ -23,7 +23,7 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study test test-fast lab explore figures prior tune bench readme lint study-exists
+.PHONY: help study test test-fast lab explore figures prior pretrain tune seeds bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
@@ -37,13 +37,21 @@ figures: $(INSTALLED) study-exists ## draw all figures and tables and write the 
 	@$(dvc) --force --single-item show_prior order correlate compare speedup report
 	@$(report)
 
-prior: $(INSTALLED) study-exists ## train the prior anew (an hour and a half on two cores); `make study` then follows
+prior: $(INSTALLED) study-exists ## train the prior anew (two hours on two cores); `make study` then follows
 	@$(dvc) download
 	@$(dvc) --force --single-item prior
 
-tune: $(INSTALLED) study-exists ## tune the solvers' step sizes anew on validation images; `make study` then follows
+pretrain: $(INSTALLED) ## train the shipped severity encoder anew (an hour and a quarter); `make study` then follows
+	@cd studies/fashion-mnist-pretraining && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro train_severity
+	@mkdir -p data/encoder && cp -r studies/fashion-mnist-pretraining/data/severity/mixture/. data/encoder
+
+tune: $(INSTALLED) study-exists ## tune all step sizes and few-step walks anew on validation images; `make study` then follows
 	@$(dvc) train_severity
-	@$(dvc) --force --single-item tune
+	@$(dvc) --force --single-item tune tune_budgets
+
+seeds: $(INSTALLED) study-exists ## walk with encoders of other training seeds anew; `make study` then follows
+	@$(dvc) train_severity tune tune_budgets
+	@$(dvc) --force --single-item other_seeds
 
 test: $(INSTALLED) ## run the tests
 	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile --no-loadscope-reorder $(OPTIONS)

@@ -19,7 +19,14 @@ Images = Iterable[tuple[np.ndarray, int]]  # (image uint8 (C, H, W), label; -1 w
 Parts = Mapping[str, Images]  # the images of every split, consumed one after the other in this order
 
 SPLITS = ("train", "validation", "test")
+IDS_PER_SPLIT = 2**32
+"""Ids of a split start at its place in SPLITS times this, more images than any split has."""
 _AGAIN = "run the study's stage download again"
+
+
+def split_ids(split: str, n: int) -> np.ndarray:
+    """Ids (n,) of a split's first n images, which key their levels and their noise: no two splits share one."""
+    return SPLITS.index(split) * IDS_PER_SPLIT + np.arange(n)
 
 
 def to_float(images: np.ndarray) -> Tensor:

@@ -53,7 +53,9 @@ def learning_curve(curve: pd.DataFrame, name: str) -> Figure:
         left.plot(curve.step, curve[column], label=column, lw=1.2)
     left.set(title=name.replace("_", " "))
     if losses:
-        left.set(xlabel="optimiser step", ylabel="training loss", yscale="log")
+        # a likelihood may be negative, and then an axis in powers of ten has no place for it
+        scale = "log" if (curve[losses].dropna() > 0).all(axis=None) else "linear"
+        left.set(xlabel="optimiser step", ylabel="training loss", yscale=scale)
         left.legend()
     if held_out:
         right = axes[0, -1]

@@ -21,6 +21,8 @@ from flashdiff.study.comparison import Bench, combinations, run_stored, shuffled
 
 OBJECTIVES = ("psnr", "perceptual")
 """What a few-step walk is tuned for: large and small steps differ in these two, so each is compared tuned for itself."""
+RUNS = ".build/budgets/{pair}/run"
+"""Where the walks of a pair lie, below the study's folder, until their stage has saved its results."""
 Choice = Mapping[str, Mapping]
 """{"solver": a whole solver entry, walk included; "start": {"rule": "consistent" or "fixed", and its options}}."""
 
@@ -130,9 +132,11 @@ def _best(trials: Sequence[Mapping], objective: str) -> Choice:
 def walks_of(bench: Bench, chosen: Mapping, controls: bool = True) -> Iterator[tuple[str, Choice, Severity]]:
     """Every run of the comparison: its name BUDGET/METHOD/OBJECTIVE, its setting, and the severity it is told.
 
-    Beside the methods of :func:`tune` and with ``controls``, for the adaptive walk: shuffled (the severities of other images)
+    Beside the methods of :func:`tune`: no_diffusion, D(z_hat), whose budget is 0; and with ``controls``, for the adaptive walk: shuffled (the severities of other images)
     and oracle (the true error in place of the predicted one).
     """
+    nothing = {"rule": "fixed", "index": -1, "fresh": 0.0}
+    yield "0/no_diffusion/psnr", {"solver": dict(bench.solver), "start": nothing}, bench.severity
     truth = bench.prior.encode_in_slices(bench.truth)
     told = {
         "shuffled": shuffled_severity(bench),

@@ -97,6 +97,10 @@ class Bench:
         measurement = measure(x, operator, t, noise_std, seed=seed, ids=ids)
         return cls(prior, encoder, distances, x, measurement, solver, seed, batch_size)
 
+    def first(self, n: int) -> Self:
+        """The first n of the images alone."""
+        return replace(self, truth=self.truth[:n], measurement=self.measurement.select(slice(n)))
+
     @cached_property
     def severity(self) -> Severity:
         """What the encoder says about every image, on the CPU."""

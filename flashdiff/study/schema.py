@@ -231,7 +231,36 @@ class Pair(Section):
     solver: str
 
 
+class Architecture(Section):
+    """A severity encoder that corrects the prior's, in place of the published one, which is a copy of it."""
+
+    channels: list[Count] = Field(
+        min_length=1, description="feature maps per resolution of the network that corrects, one for each of the prior's"
+    )
+    layers: Count
+
+    @field_validator("channels")
+    @classmethod
+    def _groups(cls, channels):
+        if any(c % 8 for c in channels):
+            raise ValueError(f"{channels} must be multiples of 8 (the number of normalisation groups)")
+        return channels
+
+
 class Severity(Section):
+    init: str = Field(
+        description="what training starts from: the folder of the prior's autoencoder, data/prior/vae or data/prior/vqvae (as "
+        "published), or of a severity encoder; relative to the study's folder"
+    )
+    architecture: Architecture | None = Field(
+        None, description="null: as published, or that of the encoder that training starts from"
+    )
+    loss: Literal["squared", "likelihood"] = Field(
+        "squared", description="squared: as published; likelihood: of the paper's error model, see flashdiff.severity"
+    )
+    noise: list[Annotated[float, Field(ge=0, le=2)]] | None = Field(
+        None, description="lowest and highest noise_std while training; null: each degradation's own"
+    )
     steps: Count
     batch_size: Count
     learning_rate: Positive
@@ -248,6 +277,8 @@ class Severity(Section):
     def _parts(self):
         if self.accumulation > self.batch_size:
             raise ValueError(f"accumulation ({self.accumulation}) must not be above batch_size ({self.batch_size})")
+        if self.noise is not None and (len(self.noise) != 2 or self.noise[0] > self.noise[1]):
+            raise ValueError(f"noise ({self.noise}) must be the lowest noise_std and the highest")
         return self
 
 
@@ -291,6 +322,32 @@ class Reconstruction(Section):
     controls: bool = Field(True, description="negative controls, too: others' severities, and random starts")
 
 
+class FewStepWalk(Section):
+    """One way of taking few steps: the solver, and what is tried of its fields at every budget."""
+
+    solver: SolverEntry
+    candidates: dict[Name, Values] = Field(description="field of the solver -> values; all combinations are tried")
+
+
+class TuneBudgets(Section):
+    n_images: Count = Field(description="validation images")
+    starts: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="indices of the fixed starts that are tried")
+    fresh: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1, description="their shares of fresh noise")
+    k: list[Annotated[float, Field(ge=1)]] = Field(min_length=1, description="of the consistent start, for adaptive walks")
+
+
+class Budgets(Section):
+    """Few-step walks: mean denoiser evaluations per image, and what is tried to spend them well."""
+
+    evaluations: list[Annotated[float, Field(ge=1)]] = Field(min_length=1)
+    n_images: int = Field(ge=4, description="test images")
+    batch_size: Count
+    tune: TuneBudgets
+    walks: dict[Name, Annotated[list[FewStepWalk], Field(min_length=1)]] = Field(
+        description="one entry per solver of a pair; the first of its walks is also tried with fixed starts"
+    )
+
+
 class Report(Section):
     """What only readers see: no stage that computes reads it."""
 
@@ -316,6 +373,10 @@ class Study(Section):
     pairs: dict[str, Pair] = Field(min_length=1, description="the comparisons, each named degradation-solver")
     tune: Tune
     reconstruction: Reconstruction
+    budgets: Budgets
+    other_seeds: list[Seed] = Field(
+        description="more training seeds of the severity encoders: intervals of what walks reach cover them, too"
+    )
     report: Report
 
     def _fits_the_prior(self, prior: TrainPrior) -> None:
@@ -324,11 +385,14 @@ class Study(Section):
             raise ValueError(
                 f"data.image_size: {self.data.image_size} must be a multiple of {factor}, which the autoencoder divides it by"
             )
-        too_late = [i for i in self.reconstruction.fixed_starts if i >= prior.diffusion.n_steps]
-        if too_late:
-            raise ValueError(
-                f"reconstruction.fixed_starts: {too_late} must be below prior.diffusion.n_steps ({prior.diffusion.n_steps})"
-            )
+        for field, starts in (
+            ("reconstruction.fixed_starts", self.reconstruction.fixed_starts),
+            ("budgets.tune.starts", self.budgets.tune.starts),
+        ):
+            if too_late := [i for i in starts if i >= prior.diffusion.n_steps]:
+                raise ValueError(
+                    f"{field}: {too_late} must be below prior.diffusion.n_steps ({prior.diffusion.n_steps})"
+                )
 
     @model_validator(mode="after")
     def _fits(self):
@@ -353,6 +417,8 @@ class Study(Section):
             ("correlation.n_images", self.correlation.n_images, "test"),
             ("reconstruction.n_images", self.reconstruction.n_images, "test"),
             ("tune.n_images", self.tune.n_images, "validation"),
+            ("budgets.n_images", self.budgets.n_images, "test"),
+            ("budgets.tune.n_images", self.budgets.tune.n_images, "validation"),
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
@@ -376,6 +442,7 @@ class Study(Section):
         named = [(f"reconstruction.levels.{name}", name, self.degradations) for name in self.reconstruction.levels]
         named += [(f"prior.severity.{name}", name, self.degradations) for name in getattr(self.prior, "severity", {})]
         named += [(f"tune.candidates.{name}", name, self.solvers) for name in self.tune.candidates]
+        named += [(f"budgets.walks.{name}", name, self.solvers) for name in self.budgets.walks]
         for name, pair in self.pairs.items():
             named += [(f"pairs.{name}.degradation", pair.degradation, self.degradations)]
             named += [(f"pairs.{name}.solver", pair.solver, self.solvers)]
@@ -389,6 +456,11 @@ class Study(Section):
         for name in self.solvers:
             if name not in self.tune.candidates:
                 yield f"tune.candidates.{name}: missing; say what is tried for that solver, or remove it"
+        for name in {pair.solver: None for pair in self.pairs.values()}:
+            if name in self.solvers and name not in self.budgets.walks:
+                yield f"budgets.walks.{name}: missing; say how that solver takes few steps"
+        if self.seed in self.other_seeds or len(set(self.other_seeds)) < len(self.other_seeds):
+            yield f"other_seeds: {self.other_seeds} must differ from one another and from seed ({self.seed})"
 
     def _of_pairs(self) -> Iterator[str]:
         for name, pair in self.pairs.items():
@@ -403,16 +475,12 @@ class Study(Section):
 
     def _of_candidates(self) -> Iterator[str]:
         """Fields and options that the classes do not have, and values that they refuse."""
+        for name, walks in self.budgets.walks.items():
+            for i, walk in enumerate(walks):
+                yield from _fields_tried(f"budgets.walks.{name}.{i}", "candidates", "solver", walk.solver, walk.candidates)
         for name, candidates in self.tune.candidates.items():
             place, entry = f"tune.candidates.{name}", self.solvers[name]
-            known = type(entry).model_fields.keys() - {"kind"}
-            for field, values in candidates.solver.items():
-                if field in entry.model_fields_set:
-                    yield f"{place}.solver.{field}: solvers.{name} has it, too; remove it from one of them"
-                else:
-                    yield from _refused(
-                        f"{place}.solver.{field}", field, known, values, solvers.build, entry.model_dump()
-                    )
+            yield from _fields_tried(place, "solver", f"solvers.{name}", entry, candidates.solver)
             for rule, options in candidates.starts.items():
                 if rule not in STARTS:
                     yield f"{place}.starts.{rule}: unknown name; choose one of {', '.join(STARTS)}"
@@ -422,6 +490,18 @@ class Study(Section):
                     yield from _refused(
                         f"{place}.starts.{rule}.{option}", option, known, values, _start, {"rule": rule}
                     )
+
+
+def _fields_tried(
+    place: str, section: str, entry_name: str, entry: Entry, candidates: Mapping[str, list]
+) -> Iterator[str]:
+    """What is wrong with the values that are tried of a solver entry's fields."""
+    known = type(entry).model_fields.keys() - {"kind"}
+    for field, values in candidates.items():
+        if field in entry.model_fields_set:
+            yield f"{place}.{section}.{field}: {entry_name} has it, too; remove it from one of them"
+        else:
+            yield from _refused(f"{place}.{section}.{field}", field, known, values, solvers.build, entry.model_dump())
 
 
 def _start(entry: Mapping, **options: Any) -> object:

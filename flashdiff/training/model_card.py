@@ -1,5 +1,6 @@
-"""The model card of a prior: what it was trained on and how, and what it was measured to do."""
+"""The model cards of a prior and of a severity encoder: what it was trained on and how, and what it was measured to do."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,8 +26,8 @@ def measure_prior(
 ) -> dict[str, float]:
     """Measure a prior on uint8 test images (n, C, H, W) with labels (n,), -1 for none: the numbers of its model card.
 
-    autoencoder_psnr_db and autoencoder_frechet over (up to 2000) reconstructed test images, latent_std of their scaled
-    latents, sample_frechet of n_samples samples in n_steps ancestral steps against as many test images, and
+    autoencoder_psnr_db and autoencoder_frechet over (up to 2000) reconstructed test images, latent_std of every channel
+    of their scaled latents, sample_frechet of n_samples samples in n_steps ancestral steps against as many test images, and
     test_frechet, the same distance between two disjoint sets of that many test images: what a perfect prior would get;
     classifier_accuracy on the test images, NaN where there are no labels. Without ``features`` (a published prior has
     none) the autoencoder's PSNR and the latents' spread are all.
@@ -37,7 +38,7 @@ def measure_prior(
     decoded = prior.decode_in_slices(latents, slice_size(x))
     of_autoencoder = {
         "autoencoder_psnr_db": round(float(psnr(decoded, x).mean()), 2),
-        "latent_std": round(float(latents.std()), 4),
+        "latent_std": [round(float(std), 3) for std in latents.transpose(0, 1).flatten(1).std(1)],
     }
     if features is None:
         return of_autoencoder
@@ -92,7 +93,7 @@ The training split of {data["name"]} ({data["image_size"]} x {data["image_size"]
 | --- | --- |
 | autoencoder PSNR | {measured["autoencoder_psnr_db"]} dB |
 | Frechet distance of autoencoder reconstructions | {measured["autoencoder_frechet"]} |
-| standard deviation of the scaled latents | {measured["latent_std"]} |
+| standard deviation of the scaled latents, per channel | {", ".join(map(str, measured["latent_std"]))} |
 | Frechet distance of {measured["samples"]} samples ({measured["sampling_steps"]} ancestral steps) | {measured["sample_frechet"]} |
 | the same between two disjoint sets of {measured["samples"]} test images | {measured["test_frechet"]} |
 | denoiser loss on validation images | {last["denoiser"].get("validation_loss", float("nan")):.4f} |
@@ -114,5 +115,43 @@ Notebook `notebooks/02_train_prior.ipynb`, parameters of the study's `prior` sec
 
 ## Limits
 It knows {data["name"]} and nothing else. It is there to carry the study on any laptop, not to generate images.
+"""
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def write_encoder(
+    folder: str | Path, name: str, recipe: Mapping, parameters: int, errors: pd.DataFrame, curve: pd.DataFrame
+) -> None:
+    """Write README.md (the card) and the learning curve into a severity encoder's folder.
+
+    name: of the study and the degradation; recipe: :func:`flashdiff.training.severity.recipe`; parameters: how many numbers
+    it has; errors: :func:`flashdiff.training.severity.error_by_level` on validation images.
+    """
+    folder = Path(folder)
+    curve.to_csv(folder / "curve.csv", index=False, float_format="%.6g")
+    columns = {"degradation": "degradation", "t": "level t", "noise_std": "noise_std", "sbar_e0": "error of E0(y)",
+               "sbar": "error of z_hat", "sigma_hat": "sigma_hat", "psnr": "D(z_hat), dB"}  # fmt: skip
+    table = errors[list(columns)].rename(columns=columns).round({"D(z_hat), dB": 2}).round(3)
+    last = curve.dropna().iloc[-1]
+    text = f"""# Severity encoder of {name}
+
+A diffusers model (`flashdiff.SeverityEncoder`, safetensors, {parameters / 1e6:.1f} million parameters): a degraded image in, an estimate
+of the clean image's latent and of its own error out. It belongs to the prior that it was trained with.
+
+## What it was measured to do
+On {int(last.get("step"))} steps: ordering accuracy {last.ordering_accuracy:.4f}, Spearman correlation of its severity with the true error
+{last.spearman_error:.3f}, mean severity / mean true error {last.calibration_ratio:.3f}, on validation images.
+
+Errors are standard deviations in units of the scaled latent, means over validation images. E0(y) is what the prior's own encoder
+makes of the same measurement.
+
+{table.to_markdown(index=False)}
+
+## Recipe
+Notebook `notebooks/04_train_severity.ipynb`; the learning curve is in `curve.csv`.
+
+```json
+{json.dumps(recipe, indent=2)}
+```
 """
     (folder / "README.md").write_text(text, encoding="utf-8")

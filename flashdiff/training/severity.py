@@ -1,17 +1,21 @@
 """How a severity encoder is trained: its loss from :mod:`flashdiff.severity`, the loop from :mod:`flashdiff.training.loop`."""
 
+import itertools
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from flashdiff.batch import Stream, uniform
-from flashdiff.datasets.splits import to_float
+from flashdiff.batch import Stream, slice_size, uniform
+from flashdiff.datasets.splits import split_ids, to_float
 from flashdiff.degradations import Degradation, measure
 from flashdiff.devices import device
+from flashdiff.measures.quality import psnr
 from flashdiff.prior import Prior
 from flashdiff.severity import (
     SeverityEncoder,
@@ -26,6 +30,8 @@ CHECKPOINT = ".build/severity/{degradation}/encoder.ckpt"
 """Where the training of a degradation's encoder stands, below the study's folder, until its stage has saved the result."""
 LIVE = ".build/live/{degradation}"
 """Where DVCLive keeps its learning curve."""
+LEVELS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+"""Levels at which an encoder's card says what it errs."""
 HELD_OUT = 500
 """Validation images behind the learning curve; ordering accuracy takes the first 100 of them at 10 levels."""
 
@@ -74,6 +80,35 @@ def held_out_evaluation(
     return evaluate
 
 
+def error_by_level(
+    encoder: SeverityEncoder, prior: Prior, degradations: Mapping[str, Degradation], noise_stds: Sequence[float],
+    images: np.ndarray, seed: int,
+) -> pd.DataFrame:  # fmt: skip
+    """What an encoder errs on uint8 images (n, C, H, W), one row per degradation, level of LEVELS and noise_std.
+
+    Columns: degradation, t, noise_std; means over the images of sbar (the latent error), sigma_hat (what it says of it),
+    sbar_e0 (the latent error of the prior's own encoder on the same measurement), and the PSNR of D(z_hat) in dB.
+    """
+    x = to_float(images)
+    z0, ids, table = prior.encode_in_slices(x), split_ids("validation", len(x)), []
+    for (name, degradation), t, noise_std in itertools.product(degradations.items(), LEVELS, noise_stds):
+        y = measure(x, degradation, t, noise_std, seed=seed, ids=ids).y
+        told = encoder.infer(y).to("cpu")
+        decoded = prior.decode_in_slices(told.z_hat, slice_size(x))
+        table.append(
+            {
+                "degradation": name,
+                "t": t,
+                "noise_std": noise_std,
+                "sbar": float(latent_error_variance(told.z_hat, z0).sqrt().mean()),
+                "sigma_hat": float(told.sigma_hat.mean()),
+                "sbar_e0": float(latent_error_variance(prior.encode_in_slices(y), z0).sqrt().mean()),
+                "psnr": float(psnr(decoded, x).mean()),
+            }
+        )
+    return pd.DataFrame(table)
+
+
 def check_fits(encoder: SeverityEncoder, prior: Prior, folder: str | os.PathLike) -> None:
     """Raise ValueError naming the folder and the field when an encoder was made for another prior."""
     expected = {
@@ -109,18 +144,38 @@ def take_shipped_encoder(
     return encoder, pd.DataFrame([{"step": 0} | evaluate(encoder)])
 
 
-def initial_encoder(prior: Prior, parameters: Mapping, seed: int) -> SeverityEncoder:
+def initial_encoder(
+    prior: Prior, init: str | os.PathLike | None, architecture: Mapping | None, seed: int
+) -> SeverityEncoder:
     """What a training starts from, as the study's ``severity`` section says.
 
-    init null: the prior's encoder, in the published architecture or, with ``architecture`` (channels, layers), with a network
-    that corrects it, drawn with ``seed``. init a folder: the severity encoder that lies there. Raises ValueError when that was
-    made for another prior.
+    init: the folder of the prior's autoencoder, or None, for a copy of the prior's encoder, in the published architecture or
+    with a network that corrects it ({"channels", "layers"}) and is drawn with ``seed``; or the folder of a severity encoder.
+    Raises FileNotFoundError when nothing lies there, ValueError when it is no such model or was made for another prior.
     """
-    if parameters["init"] is None:
-        shape = parameters["architecture"] or {"channels": (), "layers": 1}
+    shape = architecture or {"channels": (), "layers": 1}
+    if init is None:
         return SeverityEncoder.from_prior(prior, seed, shape["channels"], shape["layers"])
-    encoder = SeverityEncoder.from_pretrained(parameters["init"])
-    check_fits(encoder, prior, parameters["init"])
+    config = Path(init, "config.json")
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"severity.init: {init} holds no model (config.json is missing); give data/prior/vae, data/prior/vqvae, or the "
+            "folder of a severity encoder."
+        )
+    kind = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
+    if kind == type(prior.autoencoder).__name__:
+        return SeverityEncoder.from_prior(prior, seed, shape["channels"], shape["layers"])
+    if kind != SeverityEncoder.__name__:
+        raise ValueError(
+            f"severity.init: {init} holds a {kind}; give the prior's {type(prior.autoencoder).__name__} or a SeverityEncoder."
+        )
+    encoder = SeverityEncoder.from_pretrained(init)
+    check_fits(encoder, prior, init)
+    if architecture and tuple(encoder.config.correction_channels) != tuple(architecture["channels"]):
+        raise ValueError(
+            f"severity.architecture: {dict(architecture)}, and the encoder in {init} has correction_channels "
+            f"{list(encoder.config.correction_channels)}; remove it, or start from the prior's autoencoder."
+        )
     return encoder
 
 
@@ -138,15 +193,16 @@ def train_severity_encoder(
     """Train a severity encoder; returns it and its learning curve.
 
     images, validation (n, C, H, W) uint8; ``parameters`` is the study's ``severity`` section: the fields of Recipe, where the
-    training starts (init, architecture, see :func:`initial_encoder`), and its loss (loss, lambda_sigma, lambda_image, noise:
+    training starts (see :func:`initial_encoder`), and its loss (loss, lambda_sigma, lambda_image, noise:
     see :func:`flashdiff.severity.training_loss`). Continues from ``checkpoint`` (its :func:`keyed` name) when it
     exists, whichever number of processes and whichever accumulation it was written with. ``live``: a folder for DVCLive.
     The curve holds the loss terms and what :func:`held_out_evaluation` says.
     """
-    chosen = {name: parameters[name] for name in ("loss", "lambda_sigma", "lambda_image")}
+    chosen = {name: parameters[name] for name in ("lambda_sigma", "lambda_image")} | {"loss": parameters.get("loss", "squared")}
     said = {name: value for name, value in decisive(parameters).items() if value is not None}
     prior = prior.to(device(), memory_format=torch.channels_last)
-    encoder = initial_encoder(prior, parameters, seed).to(device(), memory_format=torch.channels_last)
+    encoder = initial_encoder(prior, parameters.get("init"), parameters.get("architecture"), seed)
+    encoder = encoder.to(device(), memory_format=torch.channels_last)
 
     curve = train(
         encoder,

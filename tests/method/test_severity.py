@@ -5,12 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from flashdiff.degradations import GaussianBlur
+from flashdiff.degradations import GaussianBlur, RandomInpainting
 from flashdiff.severity import (
     Severity,
     SeverityEncoder,
     latent_error_variance,
+    negative_log_likelihood,
     ordering_accuracy,
     severity_at_levels,
     severity_loss_terms,
@@ -104,3 +106,88 @@ def test_bad_measurements_are_refused(tiny_encoder):
         tiny_encoder.infer(torch.zeros(2, 3, 16, 16))
     with pytest.raises(ValueError, match="NaN"):
         tiny_encoder.infer(torch.full((1, 1, 16, 16), torch.nan))
+
+
+@pytest.fixture
+def correcting(tiny_prior):
+    return SeverityEncoder.from_prior(tiny_prior, seed=1, correction_channels=(8, 16)).double().eval()
+
+
+def test_a_correcting_encoder_is_gate_times_e0_plus_correction(tiny_prior, correcting):
+    y = torch.randn(3, 1, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        correction, error, gate = correcting.correction(F.pixel_unshuffle(y, 2)).chunk(3, 1)
+        found = correcting(y)
+    expected = torch.sigmoid(gate + 2) * tiny_prior.encode(y) + correction * tiny_prior.scaling_factor
+    torch.testing.assert_close(found.z_hat, expected)
+    variance = (error * tiny_prior.scaling_factor).square().flatten(1).mean(1)
+    torch.testing.assert_close(found.variance, variance)
+
+
+def test_a_correcting_encoder_learns_its_correction_and_leaves_e0_as_it_is(tiny_prior, correcting):
+    images = np.random.default_rng(0).integers(0, 256, (8, 1, 16, 16), dtype=np.uint8)
+    encoder = correcting.float().train()
+    value, _ = training_loss(tiny_prior.float(), GaussianBlur(0.3, 2.0, 7), 0.1, images, loss="likelihood")(
+        encoder, np.arange(8), 0
+    )
+    value.backward()
+    moved = {name.split(".")[0] for name, weights in encoder.named_parameters() if weights.grad is not None}
+    assert moved == {"correction"}
+    for name, weights in tiny_prior.autoencoder.encoder.state_dict().items():
+        assert torch.equal(weights, encoder.encoder.state_dict()[name])
+
+
+def test_a_correcting_encoder_keeps_e0_in_full_precision(correcting, tiny_prior):
+    """With the correction silent and the gate wide open, bf16 must not cost the clean image anything."""
+    encoder = correcting.float()
+    with torch.no_grad():
+        encoder.correction.conv_out.weight.zero_()
+        encoder.correction.conv_out.bias.zero_()
+        encoder.correction.conv_out.bias[-4:] = 100.0
+        y = torch.randn(2, 1, 16, 16)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = encoder(y).z_hat
+    torch.testing.assert_close(found, tiny_prior.float().encode(y), rtol=1e-5, atol=1e-6)
+
+
+def test_correcting_encoders_survive_the_disk(correcting, tmp_path):
+    correcting.float().save_pretrained(tmp_path)
+    again, y = SeverityEncoder.from_pretrained(tmp_path), torch.randn(2, 1, 16, 16)
+    assert again.corrects and torch.equal(again.infer(y).z_hat, correcting.infer(y).z_hat)
+    assert not any(weights.requires_grad for weights in (*again.encoder.parameters(), *again.quant_conv.parameters()))
+
+
+def test_a_correction_of_another_depth_is_refused(tiny_prior):
+    with pytest.raises(ValueError, match=r"severity.architecture.channels: \[8\] for an autoencoder of 2 resolutions"):
+        SeverityEncoder.from_prior(tiny_prior, correction_channels=[8])
+
+
+def test_the_likelihood_is_that_of_a_normal_distribution():
+    """v^(1/2) times twice the negative log-density per entry, up to log 2 pi; its best constant v is the mean square."""
+    z0 = torch.zeros(3, 2, 4, 4, dtype=torch.float64)
+    error = torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    variance = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    normal = torch.distributions.Normal(0.0, (variance + 1e-6).sqrt()[:, None, None, None])
+    density = -2 * normal.log_prob(error).flatten(1).mean(1) - np.log(2 * np.pi)
+    found = negative_log_likelihood(Severity(error, variance), z0)
+    torch.testing.assert_close(found, variance.sqrt() * density, rtol=1e-5, atol=1e-5)
+    free = error[:1].square().mean().clone().requires_grad_()
+    negative_log_likelihood(Severity(error[:1], free[None]), z0[:1]).sum().backward()
+    assert abs(float(free.grad)) < 1e-5
+
+
+def test_noise_levels_are_drawn_per_image_from_their_range(tiny_prior):
+    """A degradation that does nothing: what is added to the images has each its own standard deviation, within the range."""
+    seen = []
+
+    class Listener(torch.nn.Module):
+        def forward(self, y):
+            seen.append(y)
+            return Severity(torch.zeros(len(y), 4, 4, 4), torch.ones(len(y)))
+
+    images = np.full((400, 1, 16, 16), 128, dtype=np.uint8)
+    nothing = RandomInpainting(drop_max=1e-9)
+    training_loss(tiny_prior.float(), nothing, (0.1, 0.3), images, loss="likelihood")(Listener(), np.arange(400), 0)
+    spread = (seen[0] - seen[0].flatten(1).mean(1)[:, None, None, None]).flatten(1).std(1)
+    assert 0.08 < float(spread.min()) < 0.13 and 0.27 < float(spread.max()) < 0.35
+    assert float(spread.mean()) == pytest.approx(0.2, abs=0.01)
