@@ -29,6 +29,7 @@ _HOME = {
     "PSLD": "solvers",
     "ReSample": "solvers",
     "LatentDAPS": "solvers",
+    "LatentDiffPIR": "solvers",
     "Flash": "flash",
     "FullLength": "flash",
     "FixedStart": "starts",

@@ -18,14 +18,18 @@ from flashdiff.severity import Severity, SeverityEncoder
 from flashdiff.solvers import Solver, check
 from flashdiff.starts import PublishedStart, Start
 
+COUNTS = {"nfe": "evaluations", "decodes": "decodes", "encodes": "encodes", "gradients": "gradients"}
+"""What a result calls its costs -> what the engine calls them."""
+
 
 @dataclass
 class Result:
     """Reconstructions and what they cost.
 
     images (B, C, H, W), clipped to [-1, 1]; sigma_hat (B,), NaN where no encoder was asked; start (B,) index, -1 for
-    none; nfe (B,) denoiser evaluations; decodes (B,) decoder evaluations, the final one included; seconds of wall
-    clock, encoder included; engine: batched calls.
+    none; nfe (B,) denoiser evaluations; decodes (B,) decoder evaluations, the final one included; encodes (B,)
+    evaluations of the prior's encoder, of which the severity encoder's is none; gradients (B,) backward passes, as
+    :class:`flashdiff.solvers.Step` counts them; seconds of wall clock, encoder included; engine: batched calls.
     """
 
     images: Tensor
@@ -33,6 +37,8 @@ class Result:
     start: Tensor
     nfe: Tensor
     decodes: Tensor
+    encodes: Tensor
+    gradients: Tensor
     seconds: float
     engine: EngineReport = field(default_factory=EngineReport)
 
@@ -40,16 +46,17 @@ class Result:
     def collect(cls, finished: Iterable[Finished], n: int, image_shape: tuple[int, ...], engine: EngineReport) -> Self:
         """All of a stream's n images in memory, in the order of the measurements."""
         began, images = time.perf_counter(), None
-        start, nfe, decodes = (torch.empty(n, dtype=torch.int64) for _ in range(3))
+        counts = {name: torch.empty(n, dtype=torch.int64) for name in ("start", *COUNTS)}
         sigma_hat = torch.empty(n, dtype=torch.float64)
         for part in finished:
             images = torch.empty(n, *image_shape, dtype=part.images.dtype) if images is None else images
             images[part.rows] = part.images.clamp(-1, 1)
             sigma_hat[part.rows] = torch.from_numpy(part.sigma_hat)
-            for column, values in ((start, part.start), (nfe, part.evaluations), (decodes, part.decodes)):
-                column[part.rows] = torch.from_numpy(values)
+            for name, column in counts.items():
+                column[part.rows] = torch.from_numpy(getattr(part, COUNTS.get(name, name)))
         images = torch.empty(0, *image_shape) if images is None else images
-        return cls(images, sigma_hat.to(images.dtype), start, nfe, decodes, time.perf_counter() - began, engine)
+        seconds = time.perf_counter() - began
+        return cls(images, sigma_hat.to(images.dtype), **counts, seconds=seconds, engine=engine)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from flashdiff.degradations import Degradation, Measurement, Operator, State, build, check_level
-from flashdiff.flash import Flash
+from flashdiff.flash import COUNTS, Flash
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder
 from flashdiff.solvers import Solver
@@ -32,7 +32,8 @@ class FlashPipelineOutput(BaseOutput):
     """Reconstructions and what they cost, on the CPU.
 
     images: "pt" a tensor (B, C, H, W) in [-1, 1], "np" an array (B, H, W, C) in [0, 1], "pil" a list of B pictures;
-    severity, start, nfe, decodes (B,): as sigma_hat, start, nfe and decodes of :class:`flashdiff.flash.Result`.
+    severity (B,): sigma_hat of :class:`flashdiff.flash.Result`; start and the costs nfe, decodes, encodes, gradients (B,)
+    as there.
     """
 
     images: Tensor | np.ndarray | list[Image.Image]
@@ -40,6 +41,8 @@ class FlashPipelineOutput(BaseOutput):
     start: Tensor
     nfe: Tensor
     decodes: Tensor
+    encodes: Tensor
+    gradients: Tensor
 
 
 class FlashPipeline(DiffusionPipeline):
@@ -193,7 +196,8 @@ class FlashPipeline(DiffusionPipeline):
         flash = self.flash(solver, start, seed=seed, batch_size=batch_size, mixed_precision=mixed_precision)
         result = flash(self._measurement(measurement, operator, t, noise_std, ids))
         images = VaeImageProcessor().postprocess(result.images, output_type) if output_type != "pt" else result.images
-        return FlashPipelineOutput(images, result.sigma_hat, result.start, result.nfe, result.decodes)
+        costs = {name: getattr(result, name) for name in COUNTS}
+        return FlashPipelineOutput(images, result.sigma_hat, result.start, **costs)
 
     def _measurement(self, measurement: Images | Measurement, operator, t, noise_std, ids) -> Measurement:
         """What __call__ was given as a measurement that Flash can run on."""

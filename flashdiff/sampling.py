@@ -19,7 +19,7 @@ from flashdiff.batch import Stream, normal
 from flashdiff.degradations import Measurement, Operator
 from flashdiff.devices import resolve_precision
 from flashdiff.prior import Prior
-from flashdiff.solvers import Solver, check
+from flashdiff.solvers import COSTS, Solver, check
 
 
 @dataclass
@@ -50,7 +50,8 @@ class Finished(NamedTuple):
     """Samples that are done, k of them, on the CPU.
 
     rows (k,): their positions, counted over all chunks; images (k, C, H, W) = D(z), not clipped; start (k,) index;
-    evaluations, decodes (k,): denoiser and decoder evaluations, start and final decode included; sigma_hat (k,).
+    evaluations, decodes, encodes, gradients (k,): costs as in :class:`flashdiff.solvers.Step`, start and final decode
+    included; sigma_hat (k,).
     """
 
     rows: np.ndarray
@@ -58,6 +59,8 @@ class Finished(NamedTuple):
     start: np.ndarray
     evaluations: np.ndarray
     decodes: np.ndarray
+    encodes: np.ndarray
+    gradients: np.ndarray
     sigma_hat: np.ndarray
 
 
@@ -69,7 +72,7 @@ class _Slots:
     y: Tensor
     state: dict[str, Tensor]
     schedule: list[np.ndarray]  # indices still to visit; the first is where the sample stands
-    record: dict[str, np.ndarray]  # row, image id, start, evaluations, decodes, sigma_hat
+    record: dict[str, np.ndarray]  # row, image id, start, sigma_hat, costs
 
     def __len__(self) -> int:
         return len(self.schedule)
@@ -158,10 +161,10 @@ class _Queue:
             "row": self.first + taken,
             "id": chunk.measurement.ids[taken],
             "start": self.start[taken],
-            "evaluations": chunk.evaluations.cpu().numpy()[taken].astype(np.int64),
-            "decodes": np.zeros(len(taken), dtype=np.int64),
             "sigma_hat": chunk.sigma_hat.double().cpu().numpy()[taken],
         }
+        record |= {name: np.zeros(len(taken), dtype=np.int64) for name in COSTS}
+        record["evaluations"] += chunk.evaluations.cpu().numpy()[taken]
         state = {name: v.to(device) for name, v in chunk.measurement.operator(taken).state.items()}
         z, y = chunk.z_start[taken].to(device), chunk.measurement.y[taken].to(device)
         return _Slots(z, y, state, [self.schedule[k] for k in taken], record)
@@ -235,7 +238,7 @@ def _advance(prior: Prior, solver: Solver, measurement: Measurement, slots: _Slo
     i, i_prev = torch.from_numpy(at).to(device), torch.from_numpy(to).to(device)
     step = solver.step(prior, operator, slots.y, slots.z, i, i_prev, noise)
     record = dict(slots.record)
-    for name in ("evaluations", "decodes"):
+    for name in COSTS:
         cost = getattr(step, name)
         record[name] = record[name] + (cost.cpu().numpy() if isinstance(cost, Tensor) else cost)
     schedule = [indices[1:] for indices in slots.schedule]
@@ -246,4 +249,5 @@ def _advance(prior: Prior, solver: Solver, measurement: Measurement, slots: _Slo
 def _finish(prior: Prior, slots: _Slots) -> Finished:
     r = slots.record
     images = prior.decode(slots.z).cpu()
-    return Finished(r["row"], images, r["start"], r["evaluations"], r["decodes"] + 1, r["sigma_hat"])
+    costs = {name: r[name] for name in COSTS} | {"decodes": r["decodes"] + 1}
+    return Finished(r["row"], images, r["start"], **costs, sigma_hat=r["sigma_hat"])

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from flashdiff import walks
-from flashdiff.solvers.base import Solver, Step, check
+from flashdiff.solvers.base import COSTS, Solver, Step, check
 from flashdiff.solvers.gml_dps import GMLDPS
 from flashdiff.solvers.latent_daps import LatentDAPS
+from flashdiff.solvers.latent_diffpir import LatentDiffPIR
 from flashdiff.solvers.ldps import LDPS
 from flashdiff.solvers.psld import PSLD
 from flashdiff.solvers.resample import ReSample
@@ -16,9 +17,23 @@ SOLVERS: dict[str, type[Solver]] = {
     "psld": PSLD,
     "resample": ReSample,
     "latent_daps": LatentDAPS,
+    "latent_diffpir": LatentDiffPIR,
 }
 
-__all__ = ["GMLDPS", "LDPS", "PSLD", "SOLVERS", "LatentDAPS", "ReSample", "Solver", "Step", "build", "check"]
+__all__ = [
+    "COSTS",
+    "GMLDPS",
+    "LDPS",
+    "PSLD",
+    "SOLVERS",
+    "LatentDAPS",
+    "LatentDiffPIR",
+    "ReSample",
+    "Solver",
+    "Step",
+    "build",
+    "check",
+]
 
 
 def build(entry: Mapping, **fields) -> Solver:

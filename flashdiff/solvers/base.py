@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 class Step(NamedTuple):
     """What one step returns: the next latent, and what it cost.
 
-    z (B, c, h, w): z_{i_prev}, detached; evaluations, decodes: denoiser and decoder evaluations per sample, one number
-    for all or int64 (B,). An evaluation counts once, with or without its gradient.
+    z (B, c, h, w): z_{i_prev}, detached. The rest are costs per sample, one number for all or int64 (B,). evaluations,
+    decodes, encodes: how often denoiser, decoder and encoder were asked, with or without a gradient. gradients: backward
+    passes through networks, each counted once however many it goes through: through decoder and denoiser in guided steps,
+    where every evaluation has one; through the decoder alone where a latent is optimised or sampled.
     """
 
     z: Tensor
     evaluations: Tensor | int = 1
     decodes: Tensor | int = 0
+    encodes: Tensor | int = 0
+    gradients: Tensor | int = 0
+
+
+COSTS = Step._fields[1:]
+"""What is counted."""
 
 
 class Noise(Protocol):

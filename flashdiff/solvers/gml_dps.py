@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ class GMLDPS(Guided):
 
     label = "GML-DPS"
     gamma: Annotated[float, Field(ge=0, description="weight of ||z0 - E(D(z0))||")] = 0.05
+    encodes: ClassVar[int] = 1
 
     def objective(self, prior, operator, y, z0):
         x0 = prior.decode(z0)

@@ -39,13 +39,15 @@ class Guided(ABC):
     )
     walk: Walk = EVERY_INDEX
     needs_adjoint: ClassVar[bool] = False
+    encodes: ClassVar[int] = 0
+    """How often the objective encodes."""
 
     def __post_init__(self):
         check_fields(self)
 
     @abstractmethod
     def objective(self, prior: Prior, operator: Operator, y: Tensor, z0: Tensor) -> Tensor:
-        """What the gradient lowers, one number per sample (B,), at the clean estimate z0 (B, c, h, w); one decode."""
+        """What the gradient lowers, one number per sample (B,), at the clean estimate z0 (B, c, h, w); one decode, ``encodes`` encodes."""
 
     def step(self, prior, operator, y, z, i, i_prev, noise):
         """One step as in :class:`flashdiff.solvers.base.Solver`."""
@@ -57,4 +59,5 @@ class Guided(ABC):
         z, z0 = z.detach(), z0.detach()
         scale = self.eta * per_sample((i - i_prev).to(z).sqrt(), z)
         unconditional = prior.reverse(z, z0, i, i_prev, noise(), self.stochasticity)
-        return Step(unconditional - scale * gradient, evaluations=1, decodes=1)
+        z_prev = unconditional - scale * gradient
+        return Step(z_prev, evaluations=1, decodes=1, encodes=self.encodes, gradients=1)

@@ -99,7 +99,7 @@ class LatentDAPS:
                     z0 = z0 + root * velocity
             abar_prev = per_sample(prior.signal(i_prev), z)
             z_prev = abar_prev.sqrt().to(z.dtype) * z0 + (1 - abar_prev).sqrt().to(z.dtype) * noise(0)
-            return Step(z_prev, evaluations=self.ode_steps, decodes=self.mcmc_steps)
+            return Step(z_prev, self.ode_steps, decodes=self.mcmc_steps, gradients=self.mcmc_steps)
 
     def _flow(self, prior: Prior, levels: Tensor, z: Tensor, i: Tensor) -> Tensor:
         """z0_hat (B, c, h, w) from z at the indices i (B,); levels (N,)."""

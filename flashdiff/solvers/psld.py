@@ -23,6 +23,7 @@ class PSLD(Guided):
 
     gamma: Annotated[float, Field(ge=0, description="weight of ||z0 - E(A^T y + D(z0) - A^T A D(z0))||")] = 0.2
     needs_adjoint: ClassVar[bool] = True
+    encodes: ClassVar[int] = 1
 
     def objective(self, prior, operator, y, z0):
         x0 = prior.decode(z0)

@@ -86,12 +86,13 @@ class ReSample:
             decodes = torch.zeros_like(i)
             consistent = self.is_consistent(i, i_prev, prior.n_steps)
             semantic = i > self.semantic_above * prior.n_steps
-            for some, optimise in ((consistent & semantic, self._in_pixels), (consistent & ~semantic, self._in_latent)):
+            in_pixels, in_latent = consistent & semantic, consistent & ~semantic
+            for some, optimise in ((in_pixels, self._in_pixels), (in_latent, self._in_latent)):
                 if bool(some.any()):
                     z0_star, decodes[some] = optimise(prior, _select(operator, some), y[some], z0[some])
                     resampled = self._resample(prior, z0_star, z_next[some], i[some], i_prev[some], noise(1)[some])
                     z_next[some] = resampled.to(z_next.dtype)
-            return Step(z_next, evaluations=1, decodes=decodes)
+            return Step(z_next, 1, decodes=decodes, encodes=in_pixels.long(), gradients=decodes * in_latent)
 
     def is_consistent(self, i: Tensor, i_prev: Tensor, n_steps: int) -> Tensor:
         """Whether hard consistency is enforced on the way from i to i_prev (B,): bool (B,)."""

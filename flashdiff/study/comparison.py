@@ -19,7 +19,7 @@ from flashdiff.datasets.splits import open_split, to_float
 from flashdiff.degradations import Measurement, measure
 from flashdiff.degradations import build as build_degradation
 from flashdiff.devices import device, process_state
-from flashdiff.flash import Flash, FullLength, Result
+from flashdiff.flash import COUNTS, Flash, FullLength, Result
 from flashdiff.measures import MEASURES
 from flashdiff.measures.features import Distances
 from flashdiff.measures.published import load_distances
@@ -254,17 +254,16 @@ def tabulate(bench: Bench, results: Mapping[str, Result]) -> tuple[pd.DataFrame,
     shared |= {"sigma_hat": bench.severity.sigma_hat, "sbar": sbar}
     tables, timings = [], {}
     for method, result in results.items():
-        cost = {"start": result.start, "nfe": result.nfe, "decodes": result.decodes}
+        cost = {name: getattr(result, name) for name in ("start", *COUNTS)}
         columns = {name: np.asarray(values) for name, values in (shared | cost | bench.quality(result.images)).items()}
         tables.append(pd.DataFrame({"method": method} | columns))
         timings[method] = {
             "seconds": result.seconds,
             "images": n,
-            "nfe": int(result.nfe.sum()),
-            "decodes": int(result.decodes.sum()),
+            **{name: int(getattr(result, name).sum()) for name in COUNTS},
             "engine_calls": result.engine.calls,
         }
-    nothing = {"images": n, "nfe": 0, "decodes": 0, "engine_calls": 0}
+    nothing = {"images": n, **dict.fromkeys(COUNTS, 0), "engine_calls": 0}
     timings["severity_encoder"] = {"seconds": inference} | nothing
     return pd.concat(tables, ignore_index=True), timings
 

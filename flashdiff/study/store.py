@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from flashdiff.flash import Result
+from flashdiff.flash import COUNTS, Result
 from flashdiff.sampling import EngineReport, Finished
 
-COLUMNS = ("row", "start", "nfe", "decodes", "sigma_hat")
+COLUMNS = ("row", "start", *COUNTS, "sigma_hat")
 
 
 class Store:
@@ -34,7 +34,7 @@ class Store:
     ):
         self.folder, self.n, self.rank = Path(folder), n, rank
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._claim({"n": n, "image_shape": list(image_shape), "what": dict(what or {})})
+        self._claim({"n": n, "image_shape": list(image_shape), "columns": list(COLUMNS), "what": dict(what or {})})
         path = self.folder / "images.npy"
         if not path.exists():
             blank = self._part("images")
@@ -65,7 +65,7 @@ class Store:
             self.log.write_bytes(text[: text.rfind(b"\n") + 1])
 
     def records(self) -> pd.DataFrame:
-        """What is finished, by all processes: row, start, nfe, decodes, sigma_hat, in the order of rows."""
+        """What is finished, by all processes: COLUMNS, in the order of rows."""
         lines = "".join(
             line for path in sorted(self.folder.glob("records-*.csv")) for line in path.read_text().splitlines(True)
             if line.endswith("\n")
@@ -90,7 +90,8 @@ class Store:
                     at = rows[done.rows]
                     self.images[at] = done.images.clamp(-1, 1).float().numpy()
                     self.images.flush()
-                    columns = (at, done.start, done.evaluations, done.decodes, done.sigma_hat)
+                    costs = [getattr(done, name) for name in COUNTS.values()]
+                    columns = (at, done.start, *costs, done.sigma_hat)
                     log.writelines(",".join(map(repr, map(_plain, line))) + "\n" for line in zip(*columns, strict=True))
                     log.flush()
             finally:

@@ -82,7 +82,7 @@ def assert_same(output, result):
     """Bit by bit, a pipeline's output and Flash's result."""
     assert torch.equal(output.images, result.images)
     assert torch.equal(output.severity, result.sigma_hat)
-    for field in ("start", "nfe", "decodes"):
+    for field in ("start", "nfe", "decodes", "encodes", "gradients"):
         assert torch.equal(getattr(output, field), getattr(result, field)), field
 
 
@@ -228,8 +228,8 @@ def test_output_types(pipe, measurement):
 
 def test_output_reads_like_those_of_diffusers(pipe, measurement):
     output = pipe(measurement)
-    assert list(output) == ["images", "severity", "start", "nfe", "decodes"]
-    assert output[0] is output.images is output["images"] and len(output.to_tuple()) == 5
+    assert list(output) == ["images", "severity", "start", "nfe", "decodes", "encodes", "gradients"]
+    assert output[0] is output.images is output["images"] and len(output.to_tuple()) == 7
 
 
 def test_pictures_are_measurements(pipe):

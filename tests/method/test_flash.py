@@ -9,7 +9,7 @@ import torch
 from flashdiff.degradations import GaussianBlur, measure
 from flashdiff.flash import Flash, FullLength
 from flashdiff.severity import Severity
-from flashdiff.solvers import LDPS
+from flashdiff.solvers import LDPS, LatentDiffPIR
 from flashdiff.starts import ConsistentStart, FixedStart, InversionStart, PublishedStart, match_snr
 from flashdiff.walks import EvenlySpaced
 
@@ -167,6 +167,10 @@ def test_flash_alone_equals_flash_in_batch(tiny_prior, tiny_encoder, measurement
 def test_costs_are_counted(tiny_prior, tiny_encoder, measurement):
     flash = Flash(tiny_prior, tiny_encoder, LDPS(), batch_size=2, progress=False)(measurement)
     assert torch.equal(flash.nfe, flash.start + 1) and torch.equal(flash.decodes, flash.nfe + 1)
+    assert torch.equal(flash.gradients, flash.nfe) and flash.encodes.tolist() == [0] * 5
+    free = Flash(tiny_prior, tiny_encoder, LatentDiffPIR(), batch_size=2, progress=False)(measurement)
+    assert torch.equal(free.nfe, flash.nfe) and torch.equal(free.decodes, flash.decodes)
+    assert torch.equal(free.encodes, 2 * free.nfe) and free.gradients.tolist() == [0] * 5
     assert flash.engine.sample_steps == int(flash.nfe.sum())
     full = FullLength(tiny_prior, LDPS(), progress=False)(measurement)
     assert full.nfe.tolist() == [tiny_prior.n_steps] * 5 and bool(full.sigma_hat.isnan().all())
@@ -178,6 +182,7 @@ def test_no_diffusion_is_the_decoded_estimate(tiny_prior, tiny_encoder, measurem
     z_hat = tiny_encoder.infer(measurement.y).z_hat
     torch.testing.assert_close(result.images, tiny_prior.decode(z_hat).clamp(-1, 1))
     assert result.nfe.tolist() == [0] * 5 and result.decodes.tolist() == [1] * 5
+    assert result.encodes.tolist() == result.gradients.tolist() == [0] * 5
 
 
 def test_seed_zero_is_a_seed(tiny_prior, tiny_encoder, measurement):

@@ -11,7 +11,7 @@ import torch
 from flashdiff.batch import Stream, normal, norms, per_sample, uniform
 from flashdiff.degradations import DEGRADATIONS, measure
 from flashdiff.sampling import Chunk, EngineReport, sample
-from flashdiff.solvers import LDPS, SOLVERS
+from flashdiff.solvers import COSTS, LDPS, SOLVERS
 from flashdiff.training.prior import draw_samples
 from flashdiff.walks import EvenlySpaced, NoiseLevels, Strided
 
@@ -37,14 +37,14 @@ def chunk(measurement, rows_=slice(None), start=STARTS):
 
 
 def run(prior, measurement, solver, batch_size, parts=(slice(None),), **options):
-    """Images, evaluations and decodes of all samples in the order of ``parts``, each of which is a chunk."""
+    """Images and costs of all samples in the order of ``parts``, each of which is a chunk."""
     count = sum(len(STARTS[rows_]) for rows_ in parts)
     images = torch.full((count, 1, 16, 16), torch.nan, dtype=torch.float64)
-    costs = np.full((count, 2), -1)
+    costs = np.full((count, len(COSTS)), -1)
     chunks = (chunk(measurement, rows_) for rows_ in parts)
     for done in sample(prior, solver, chunks, batch_size=batch_size, progress=False, **options):
         images[done.rows] = done.images
-        costs[done.rows] = np.stack([done.evaluations, done.decodes], axis=1)
+        costs[done.rows] = np.stack([getattr(done, name) for name in COSTS], axis=1)
     assert not bool(images.isnan().any()) and (costs >= 0).all()
     return images, costs
 
@@ -52,7 +52,7 @@ def run(prior, measurement, solver, batch_size, parts=(slice(None),), **options)
 def plain_loop(prior, measurement, solver, k):
     """Sample k alone, one step after another."""
     z, part = latents()[k : k + 1], measurement.select(np.array([k]))
-    costs = np.array([0, 1])
+    costs = np.array([0, 1, 0, 0])
     indices = [] if STARTS[k] < 0 else [*solver.walk(prior, int(STARTS[k])), -1]
     for i, i_prev in itertools.pairwise(indices):
 
@@ -64,7 +64,7 @@ def plain_loop(prior, measurement, solver, k):
             prior, part.operator(), part.y, z, torch.tensor([int(i)]), torch.tensor([int(i_prev)]), noise
         )
         z = step.z
-        costs += [int(step.evaluations), int(step.decodes)]
+        costs += [int(getattr(step, name)) for name in COSTS]
     return prior.decode(z)[0], costs
 
 
@@ -105,7 +105,7 @@ def test_engine_follows_the_walk(walk, stochasticity, tiny_prior, measurement):
         image, cost = plain_loop(tiny_prior, measurement, solver, k)
         torch.testing.assert_close(image, images[k], rtol=0, atol=1e-10)
         steps = 0 if STARTS[k] < 0 else len(walk(tiny_prior, int(STARTS[k])))
-        assert costs[k].tolist() == [steps, steps + 1] == cost.tolist()
+        assert costs[k].tolist() == [steps, steps + 1, 0, steps] == cost.tolist()
 
 
 def test_chunks_are_taken_up_when_slots_fall_free(tiny_prior, measurement):

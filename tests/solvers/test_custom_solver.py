@@ -41,6 +41,7 @@ def test_the_page_runs(page, measurement, tiny_prior):
     assert flash.images.shape == full.images.shape == (5, 1, 16, 16)
     assert bool(torch.isfinite(flash.images).all()) and bool(torch.isfinite(full.images).all())
     assert torch.equal(flash.nfe, flash.start + 1) and torch.equal(flash.decodes, flash.nfe + 1)
+    assert torch.equal(flash.gradients, flash.nfe) and flash.encodes.tolist() == [0] * 5
     assert full.nfe.tolist() == [10] * 5 and full.decodes.tolist() == [11] * 5
     assert page["registry"]["mpgd"] is page["MPGD"] and "mpgd" not in SOLVERS
     assert page["solver"] == page["MPGD"](rho=0.3, walk=Strided(2))

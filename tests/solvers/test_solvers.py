@@ -13,9 +13,20 @@ import pytest
 import torch
 from torch import nn
 
-from flashdiff.degradations import Degradation, GaussianBlur, Operator, measure
+from flashdiff.degradations import (
+    BoxInpainting,
+    Degradation,
+    GaussianBlur,
+    MotionBlur,
+    NonlinearBlur,
+    Operator,
+    RandomInpainting,
+    SuperResolution,
+    measure,
+)
 from flashdiff.prior import Prior
-from flashdiff.solvers import GMLDPS, LDPS, PSLD, SOLVERS, LatentDAPS, ReSample, build, check
+from flashdiff.solvers import COSTS, GMLDPS, LDPS, PSLD, SOLVERS, LatentDAPS, LatentDiffPIR, ReSample, build, check
+from flashdiff.solvers.latent_diffpir import conjugate_gradients, gradient_descent
 from flashdiff.walks import EvenlySpaced, NoiseLevels, Strided
 
 LATENT, IMAGE = (2, 1, 2), (1, 2, 3)
@@ -224,7 +235,7 @@ def test_guided_step_by_hand(name, stochasticity):
     got, taken = step(solver, problem, z, i, i_prev, draws)
     expected = guided_by_hand(solver, problem)(z, i, i_prev, draws)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
-    assert (taken.evaluations, taken.decodes) == (1, 1)
+    assert taken[1:] == (1, 1, int(name != "ldps"), 1)
 
 
 def test_gamma_zero_is_ldps():
@@ -330,6 +341,8 @@ def test_resample_step_by_hand():
         expected[k] = star if i_prev[k] < 0 else mean + np.sqrt(spread) * draws.numpy(1)[k]
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
     assert taken.evaluations == 1 and taken.decodes.tolist() == decodes.tolist()
+    assert taken.encodes.tolist() == [0] * 3 + [1] * 4 + [0] * 3  # the images
+    assert taken.gradients.tolist() == [0] * 7 + decodes[7:].tolist()  # the latents, through the decoder
     assert len({int(d) for d in decodes[7:]}) > 1  # the samples stop at different times
 
 
@@ -435,7 +448,7 @@ def test_latent_daps_step_by_hand(momentum, ode_steps, clip):
     assert ramp[0] == 0 and 0 < ramp[1] < 1 and (ramp[2:] == 1).all()
     expected = daps_by_hand(solver, problem, z, i, i_prev, draws, 0.2, 1e-3 * (1 - 0.9 * ramp))
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
-    assert (taken.evaluations, taken.decodes) == (ode_steps, 5)
+    assert taken[1:] == (ode_steps, 5, 0, 5)
 
 
 def test_latent_daps_step_on_another_walk_and_with_the_measurements_noise():
@@ -522,6 +535,193 @@ def test_latent_daps_run_has_the_law_of_its_recursion(pixels):
         np.testing.assert_allclose(z.var(0) / std**2, 1, atol=0.03 + 5 * np.sqrt(2 / n))
 
 
+# --- LatentDiffPIR ----------------------------------------------------------------------------------------------------
+
+
+def proximal_by_hand(matrix, y, u, mu) -> np.ndarray:
+    """argmin ||y - matrix x||^2 + mu ||x - u||^2 for one sample, by the normal equations; mu = 0: the nearest minimiser."""
+    if mu == 0:
+        return u + np.linalg.pinv(matrix) @ (y - matrix @ u)
+    return np.linalg.solve(matrix.T @ matrix + mu * np.eye(len(u)), matrix.T @ y + mu * u)
+
+
+def diffpir_by_hand(solver, problem):
+    def advance(z, i, i_prev, draws):
+        prior = problem.prior
+        a, b = prior.level(i), prior.level(i_prev)
+        z0 = prior.posterior_mean(z, i)
+        u = z0 @ prior.W.T
+        delta = solver.lam * (1 - a[:, 0]) / a[:, 0]
+        parts = zip(problem.M, problem.y, u, problem.noise_std**2 / delta, strict=True)
+        corrected = z0 + (np.stack([proximal_by_hand(*part) for part in parts]) - u) @ prior.V.T
+        eps = (z - np.sqrt(a) * z0) / np.sqrt(1 - a)
+        variance = solver.stochasticity**2 * (1 - b) / (1 - a) * (1 - a / b)
+        kept = np.sqrt(np.maximum(1 - b - variance, 0)) * eps
+        return np.sqrt(b) * corrected + kept + np.sqrt(variance) * draws.numpy(0)
+
+    return advance
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 0.1])
+@pytest.mark.parametrize("stochasticity", [0.0, 0.5, 1.0])
+def test_latent_diffpir_step_by_hand(stochasticity, noise_std):
+    """One step at four indices, strides 1 and more, down to clean; three pixels are measured, so three iterations solve."""
+    solver = LatentDiffPIR(0.2, 3, stochasticity)
+    problem, z, draws = Problem(Toy(60), 4, noise_std=noise_std), latents(4), Draws(4, 0)
+    i, i_prev = indices(59, 30, 7, 0), indices(58, 21, 3, -1)
+    got, taken = step(solver, problem, z, i, i_prev, draws)
+    np.testing.assert_allclose(got, diffpir_by_hand(solver, problem)(z, i, i_prev, draws), rtol=0, atol=1e-9)
+    assert taken[1:] == (1, 1, 2, 0)
+
+
+def test_latent_diffpir_run_by_hand():
+    """The whole chain in numpy; and data that are nearly free of noise are explained in the end.
+
+    With encoder and decoder that are inverse to each other on the images of latents, and six pixels on four unknowns.
+    """
+    prior = Toy(300)
+    prior.V = np.linalg.pinv(prior.W)
+    solver, problem = LatentDiffPIR(0.5, 10, walk=Strided(10)), Problem(prior, 20, pixels=6, noise_std=0.01)
+    z = latents(20)
+    got = walk_down(solver, problem, z, 299, lambda *at: step(solver, problem, *at)[0])
+    expected = walk_down(solver, problem, z, 299, diffpir_by_hand(solver, problem))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-7)
+    free = walk_down(LDPS(0.0, 0.0, Strided(10)), problem, z, 299, lambda *at: step(LDPS(0.0, 0.0), problem, *at)[0])
+    guided, unguided = (np.square(problem.residual(z0)).mean() for z0 in (got, free))
+    assert guided < 0.01 * unguided
+
+
+def pixels(seed, count=5, side=8) -> torch.Tensor:
+    return tensor(np.random.default_rng(seed).uniform(-1, 1, (count, 1, side, side)))
+
+
+def prepared(degradation, seed=1, count=5, side=8, noise_std=0.1):
+    """Measurements of random images at rising levels, their operator, images u that are not the true ones, and mu."""
+    levels = torch.linspace(0.1, 1, count, dtype=torch.float64)
+    measurement = measure(pixels(seed, count, side), degradation, levels, noise_std)
+    mu = tensor(np.geomspace(0.01, 3, count)).reshape(-1, 1, 1, 1)
+    return measurement.y, measurement.operator(), pixels(seed + 1, count, side), mu
+
+
+LINEAR = pytest.mark.parametrize(
+    "degradation",
+    [GaussianBlur(0.3, 2.0, 7), MotionBlur(0.0, 6.0), SuperResolution(), BoxInpainting(), RandomInpainting()],
+    ids=lambda d: type(d).__name__,
+)
+
+
+@LINEAR
+def test_conjugate_gradients_are_the_dense_solution(degradation):
+    """The matrix of every sample is read off column by column; its normal equations are solved by numpy."""
+    y, operator, u, mu = prepared(degradation)
+    got = conjugate_gradients(operator, y, u, mu, 200)
+    columns = torch.eye(64, dtype=torch.float64).reshape(64, 1, 1, 8, 8).expand(-1, 5, -1, -1, -1)
+    matrices = torch.stack([operator.A(column) for column in columns], dim=-1).reshape(5, 64, 64).numpy()
+    for k in range(5):
+        expected = proximal_by_hand(matrices[k], y[k].flatten().numpy(), u[k].flatten().numpy(), float(mu[k]))
+        np.testing.assert_allclose(got[k].flatten().numpy(), expected, rtol=0, atol=1e-9)
+
+
+@LINEAR
+def test_conjugate_gradients_lower_the_objective_with_every_iteration(degradation):
+    y, operator, u, mu = prepared(degradation)
+
+    def objective(x):
+        return (y - operator.A(x)).square().sum((1, 2, 3)) + mu[:, 0, 0, 0] * (x - u).square().sum((1, 2, 3))
+
+    values = torch.stack([objective(conjugate_gradients(operator, y, u, mu, n)) for n in range(8)])
+    assert bool((values[0] > values[1]).all()) and bool((values.diff(dim=0) <= 1e-12).all())
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 50])
+def test_one_iteration_is_exact_for_a_mask_of_zeros_and_ones(iterations):
+    """Kept pixels become (y + mu u) / (1 + mu), dropped ones stay; for mu = 0 the kept ones are y's."""
+    y, operator, u, mu = prepared(RandomInpainting())
+    mu[2] = 0
+    keep = operator.state["keep"].bool()
+    expected = torch.where(keep, (y + mu * u) / (1 + mu), u)
+    got = conjugate_gradients(operator, y, u, mu, iterations)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@LINEAR
+def test_without_noise_the_iteration_ends_at_the_data(degradation, dtype):
+    """mu = 0: far past convergence, singular operators included, nothing grows from rounding."""
+    y, operator, u, mu = prepared(degradation, noise_std=0.0)
+    operator = replace(operator, state={k: v.to(dtype) for k, v in operator.state.items()})
+    x = conjugate_gradients(operator, y.to(dtype), u.to(dtype), 0 * mu.to(dtype), 500)
+    before, after = ((y.to(dtype) - operator.A(v)).flatten(1).norm(dim=1) for v in (u.to(dtype), x))
+    assert bool(torch.isfinite(x).all()) and float(x.abs().max()) < 10
+    assert bool((after < 1e-3 * before).all())
+
+
+def test_gradient_descent_finds_the_proximal_point_of_a_linear_operator():
+    y, operator, u, mu = prepared(GaussianBlur(0.3, 1.0, 7))
+    exact = conjugate_gradients(operator, y, u, mu + 0.5, 200)
+    torch.testing.assert_close(gradient_descent(operator, y, u, mu + 0.5, 200), exact, rtol=0, atol=1e-6)
+
+
+def test_gradient_descent_lowers_the_misfit_of_a_nonlinear_operator():
+    """Its objective never grows; the misfit, the part of it that was not 0 at first, falls. Saturated pixels included."""
+    y, operator, u, mu = prepared(NonlinearBlur(length_max=6.0))
+
+    def parts(x):
+        return (y - operator.A(x)).square().sum((1, 2, 3)), mu[:, 0, 0, 0] * (x - u).square().sum((1, 2, 3))
+
+    runs = [parts(gradient_descent(operator, y, u, mu, n)) for n in range(12)]
+    objective = torch.stack([misfit + distance for misfit, distance in runs])
+    assert bool((objective.diff(dim=0) <= 0).all())
+    assert bool((runs[10][0] < 0.8 * runs[0][0])[:4].all()) and bool((runs[10][0] < runs[0][0]).all())
+
+
+@pytest.mark.parametrize("degradation", [GaussianBlur(), NonlinearBlur(length_max=6.0)], ids=lambda d: type(d).__name__)
+def test_latent_diffpir_needs_no_gradient_of_a_network(degradation, tiny_prior, monkeypatch):
+    """The networks are asked without a graph, and its data step lowers the misfit of the decoded clean estimate."""
+    for name in ("predict_eps", "decode", "encode"):
+        inner = getattr(tiny_prior, name)
+
+        def without(x, *at, inner=inner):
+            assert not torch.is_grad_enabled() and not x.requires_grad
+            return inner(x, *at)
+
+        monkeypatch.setattr(tiny_prior, name, without)
+    measurement = measure(pixels(1, 3, 16), degradation, torch.linspace(0, 1, 3, dtype=torch.float64), 0.05)
+    z, (i, i_prev) = tensor(np.random.default_rng(2).normal(size=(3, 4, 4, 4))), (indices(25, 11, 6), indices(24, 3, -1))
+    seen = []
+    for name in ("conjugate_gradients", "gradient_descent"):
+        inner = {"conjugate_gradients": conjugate_gradients, "gradient_descent": gradient_descent}[name]
+
+        def watched(operator, y, u, mu, iterations, inner=inner, name=name):
+            x = inner(operator, y, u, mu, iterations)
+            seen.append((name, *((y - operator.A(v)).flatten(1).norm(dim=1) for v in (u, x))))
+            return x
+
+        monkeypatch.setattr(f"flashdiff.solvers.latent_diffpir.{name}", watched)
+    LatentDiffPIR().step(tiny_prior, measurement.operator(), measurement.y, z, i, i_prev, lambda draw=0: z)
+    ((name, before, after),) = seen
+    assert name == ("conjugate_gradients" if degradation.linear else "gradient_descent")
+    assert bool((after < before).all())
+
+
+def test_the_proximal_step_is_in_full_precision_under_autocast(tiny_prior, monkeypatch):
+    prior = tiny_prior.float()
+    measurement = measure(pixels(1, 3, 16).float(), GaussianBlur(), torch.linspace(0, 1, 3), 0.05)
+    found = []
+
+    def watched(operator, y, u, mu, iterations):
+        found.append((u, mu, conjugate_gradients(operator, y, u, mu, iterations)))
+        return found[-1][-1]
+
+    monkeypatch.setattr("flashdiff.solvers.latent_diffpir.conjugate_gradients", watched)
+    z = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        at = (measurement.operator(), measurement.y, z, indices(25, 11, 6), indices(24, 3, -1), lambda draw=0: z)
+        LatentDiffPIR().step(prior, *at)
+    ((u, mu, x),) = found
+    assert torch.equal(x, conjugate_gradients(measurement.operator(), measurement.y, u, mu, 10))
+
+
 # --- every solver of the registry -------------------------------------------------------------------------------------
 
 EVERY = pytest.mark.parametrize("name", list(SOLVERS))
@@ -546,7 +746,7 @@ def take(solver, prior, measurement, z, rows):
 
 
 def cost(taken, k) -> list[int]:
-    return [int(c[k]) if isinstance(c, torch.Tensor) else c for c in (taken.evaluations, taken.decodes)]
+    return [int(c[k]) if isinstance(c, torch.Tensor) else c for c in (getattr(taken, name) for name in COSTS)]
 
 
 @EVERY
@@ -564,13 +764,23 @@ def test_sample_alone_equals_sample_in_batch(name, tiny_prior):
 
 @EVERY
 def test_costs_are_the_calls_made(name, tiny_prior, monkeypatch):
-    """Rows that went through the denoiser and the decoder, in one batch, are what the samples are charged with."""
-    rows = {"predict_eps": 0, "decode": 0}
+    """Rows that went through denoiser, decoder and encoder, and back, in one batch, are what the samples are charged with.
+
+    A backward pass through a network is seen by the gradient that arrives at its output; one pass may arrive at several,
+    so it is counted at the decoder, which every one of them goes through.
+    """
+    rows, back = {"predict_eps": 0, "decode": 0, "encode": 0}, {"predict_eps": 0, "decode": 0, "encode": 0}
 
     def counted(call, inner):
+        def arrived(gradient):
+            back[call] += len(gradient)
+
         def wrapper(z, *at):
             rows[call] += len(z)
-            return inner(z, *at)
+            out = inner(z, *at)
+            if out.requires_grad:
+                out.register_hook(arrived)
+            return out
 
         return wrapper
 
@@ -578,8 +788,11 @@ def test_costs_are_the_calls_made(name, tiny_prior, monkeypatch):
         monkeypatch.setattr(tiny_prior, call, counted(call, getattr(tiny_prior, call)))
     measurement, z = measured()
     taken = take(SOLVERS[name](), tiny_prior, measurement, z, np.arange(6))
-    evaluations, decodes = np.sum([cost(taken, k) for k in range(6)], axis=0)
-    assert rows == {"predict_eps": evaluations, "decode": decodes} and decodes > 0
+    evaluations, decodes, encodes, gradients = np.sum([cost(taken, k) for k in range(6)], axis=0)
+    assert rows == {"predict_eps": evaluations, "decode": decodes, "encode": encodes} and decodes > 0
+    assert back["decode"] == gradients
+    guided = name in GUIDED
+    assert back["predict_eps"] == guided * evaluations and back["encode"] == guided * encodes
 
 
 def test_hard_consistency_is_solved_in_full_precision_under_autocast(tiny_prior):
@@ -647,6 +860,9 @@ def test_only_psld_is_refused_on_a_nonlinear_degradation(name):
         (LatentDAPS, {"decay": 0.0}),
         (LatentDAPS, {"clip": 0.0}),
         (LatentDAPS, {"ode_steps": 0}),
+        (LatentDiffPIR, {"lam": 0.0}),
+        (LatentDiffPIR, {"iterations": 0}),
+        (LatentDiffPIR, {"stochasticity": -0.1}),
     ],
 )
 def test_bad_fields_are_refused(solver, fields):

@@ -50,7 +50,10 @@ def test_every_method_and_its_controls_run(bench, chosen, tmp_path):
     rows, timings = comparison.tabulate(bench, results)
     assert (rows.groupby("method").size() == 6).all() and set(timings) == expected | {"severity_encoder"}
     assert (rows.nfe == rows.start + 1).all() and (rows.decodes == rows.start + 2).all()
-    assert timings["full_length"]["nfe"] == 240 and timings["full_length"]["engine_calls"] == 80
+    assert (rows.gradients == rows.nfe).all() and (rows.encodes == 0).all()
+    full = timings["full_length"]
+    assert (full["nfe"], full["decodes"], full["encodes"], full["gradients"]) == (240, 246, 0, 240)
+    assert timings["severity_encoder"]["gradients"] == 0 and timings["full_length"]["engine_calls"] == 80
 
 
 def test_without_controls_the_rest_is_the_same(bench, chosen, tmp_path):

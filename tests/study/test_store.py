@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from flashdiff.degradations import GaussianBlur, measure
-from flashdiff.flash import Flash, FullLength
-from flashdiff.solvers import LDPS
+from flashdiff.flash import COUNTS, Flash, FullLength
+from flashdiff.solvers import LDPS, LatentDiffPIR
 from flashdiff.starts import FixedStart
 from flashdiff.study.store import Store
 
@@ -32,7 +32,7 @@ def stored(folder, method, measurement, rows=None, rank=0):
 def same(result, expected):
     torch.testing.assert_close(result.images.double(), expected.images, rtol=0, atol=1e-6)
     torch.testing.assert_close(result.sigma_hat.double(), expected.sigma_hat, rtol=1e-6, atol=0, equal_nan=True)
-    for column in ("start", "nfe", "decodes"):
+    for column in ("start", *COUNTS):
         assert getattr(result, column).tolist() == getattr(expected, column).tolist()
 
 
@@ -40,6 +40,13 @@ def test_store_gives_what_the_method_gives(tmp_path, method, measurement):
     result = stored(tmp_path, method, measurement).result()
     same(result, method(measurement))
     assert result.seconds > 0
+
+
+def test_costs_keep_their_names(tmp_path, tiny_prior, tiny_encoder, measurement):
+    """A step that encodes twice and has no gradient, so that no two columns agree."""
+    method = Flash(tiny_prior, tiny_encoder, LatentDiffPIR(), FixedStart(3), progress=False)
+    table = stored(tmp_path, method, measurement).records()
+    assert (table[["start", "nfe", "decodes", "encodes", "gradients"]] == [3, 4, 5, 8, 0]).all(axis=None)
 
 
 def test_ctrl_c_keeps_what_is_finished_and_a_rerun_continues(tmp_path, method, measurement):
