@@ -53,6 +53,8 @@ def norms(x: Tensor) -> Tensor:
 
 def _generators(ids: Sequence[int], seed: int, step: int | Sequence[int], stream: Stream, draw: int = 0):
     steps = [step] * len(ids) if isinstance(step, int) else [int(s) for s in step]
+    if any(int(image) < 0 for image in ids):
+        raise ValueError(f"ids: {min(map(int, ids))} is negative; image ids are integers >= 0.")
     if len(steps) != len(ids):
         raise ValueError(f"step: {len(steps)} values for {len(ids)} image ids; give one integer or one per image.")
     for image, s in zip(ids, steps, strict=True):

@@ -253,15 +253,17 @@ def training_loss(
     return of_batch
 
 
-def ordering_accuracy(sigma: Tensor) -> Tensor:
+def ordering_accuracy(sigma: Tensor, strict: bool = False) -> Tensor:
     """Share of level pairs in the right order, per image (Definition 1): sigma (n, T), levels increasing -> (n,).
 
-    A pair i < j counts when sigma_i <= sigma_j.
+    A pair i < j counts when sigma_i <= sigma_j, so that an encoder that answers the same to everything has 1; with ``strict``
+    when sigma_i < sigma_j, and it has 0.
     """
     if sigma.ndim != 2 or sigma.shape[1] < 2:
         raise ValueError(f"sigma: shape {tuple(sigma.shape)}; give (images, levels) with at least two levels.")
     first, second = torch.triu_indices(sigma.shape[1], sigma.shape[1], offset=1)
-    return (sigma[:, first] <= sigma[:, second]).double().mean(1)
+    right = sigma[:, first] < sigma[:, second] if strict else sigma[:, first] <= sigma[:, second]
+    return right.double().mean(1)
 
 
 def severity_at_levels(
@@ -280,6 +282,6 @@ def severity_at_levels(
     """
     columns = []
     for k, level in enumerate(levels):
-        y = measure(x, degradation, float(level), noise_std, seed=seed + k, ids=ids).y
+        y = measure(x, degradation, float(level), noise_std, seed=seed, ids=ids, draw=k).y
         columns.append(encoder.infer(y).sigma_hat)
     return torch.stack(columns, dim=1)

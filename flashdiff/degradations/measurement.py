@@ -75,11 +75,12 @@ def measure(
     *,
     seed: int = 0,
     ids: np.ndarray | None = None,
+    draw: int = 0,
 ) -> Measurement:
-    """Degrade clean images and add Gaussian noise: y = A(x; t) + noise_std n, n keyed by (seed, image id).
+    """Degrade clean images and add Gaussian noise: y = A(x; t) + noise_std n, n keyed by (seed, image id, draw).
 
     x (B, C, H, W) in [-1, 1]; t in [0, 1], one for all or (B,); noise_std >= 0 in [-1, 1] units (twice that of [0, 1]);
-    ids (B,) integers >= 0, by default 0..B-1. Raises ValueError for NaN, another range, or sizes that do not fit.
+    ids (B,) integers >= 0, by default 0..B-1; draw >= 0 counts the measurements of the same images. Raises ValueError for NaN, another range, or sizes that do not fit.
     """
     if x.ndim != 4:
         raise ValueError(f"x: shape {tuple(x.shape)}; images are (B, C, H, W).")
@@ -91,9 +92,11 @@ def measure(
     ids = np.arange(len(x)) if ids is None else np.asarray(ids)
     if ids.shape != (len(x),):
         raise ValueError(f"ids: shape {ids.shape} for {len(x)} images; give one id per image.")
+    if ids.dtype.kind not in "iu" or (len(ids) and ids.min() < 0):
+        raise ValueError(f"ids: {ids.min() if len(ids) else ids} among them; image ids are integers >= 0.")
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     t = t.expand(len(x)) if t.ndim == 0 else t
     check_level(t, len(x))
     clean = degradation.apply(x, degradation.prepare(t, tuple(x.shape[1:]), ids))
-    noise = normal(clean.shape[1:], ids, seed=seed, step=0, stream=Stream.MEASUREMENT, like=clean)
+    noise = normal(clean.shape[1:], ids, seed=seed, step=0, stream=Stream.MEASUREMENT, like=clean, draw=draw)
     return Measurement(clean + noise_std * noise, degradation, t, noise_std, ids, tuple(x.shape[1:]))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from flashdiff.datasets.splits import open_split, to_float
+from flashdiff.datasets.splits import open_split, split_ids, to_float
 from flashdiff.degradations import Measurement, build, measure
 from flashdiff.flash import Flash
 from flashdiff.measures.quality import psnr
@@ -57,7 +57,7 @@ class Explorer:
         """The clean test image (1, C, H, W) and its measurement at level t in [0, 1]."""
         x = to_float(self.test[[image]])
         operator, noise_std = build(self.study.degradations[degradation].model_dump())
-        return x, measure(x, operator, t, noise_std, seed=self.study.seed, ids=np.array([image]))
+        return x, measure(x, operator, t, noise_std, seed=self.study.seed, ids=split_ids("test", image + 1)[-1:])
 
     @torch.no_grad()
     def look(self, degradation: str, image: int, t: float, restore: bool = False) -> Look:

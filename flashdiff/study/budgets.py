@@ -43,7 +43,9 @@ def _mean_steps(starts: np.ndarray, strides: np.ndarray) -> np.ndarray:
     return (starts[None] // strides[:, None] + 1).mean(1)
 
 
-def adaptive_choices(bench: Bench, evaluations: float, solver: Mapping, fields: Mapping, k: Sequence[float]) -> list[Choice]:
+def adaptive_choices(
+    bench: Bench, evaluations: float, solver: Mapping, fields: Mapping, k: Sequence[float]
+) -> list[Choice]:
     """All few-step settings that start where the severity says: for each k, the stride that meets the budget on the bench."""
     choices = []
     for value in k:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flashdiff.batch import Stream, norms, uniform
-from flashdiff.datasets.splits import open_split, to_float
+from flashdiff.datasets.splits import open_split, split_ids, to_float
 from flashdiff.degradations import Measurement, measure
 from flashdiff.degradations import build as build_degradation
 from flashdiff.devices import device, process_state
@@ -78,20 +78,22 @@ class Bench:
             seed=seed,
             batch_size=batch_size,
             levels=levels,
+            split=split,
         )
 
     @classmethod
     def build(
         cls, prior: Prior, encoder: SeverityEncoder, distances: Distances, x: Tensor, degradation: Mapping, solver: Mapping,
-        *, seed: int, batch_size: int, levels: Sequence[float] | None = None,
+        *, seed: int, batch_size: int, levels: Sequence[float] | None = None, split: str = "test",
     ) -> Self:  # fmt: skip
-        """Measure x for a study's degradation and solver entries, at levels t ~ U[0, 1], or between the two ``levels``.
+        """Measure x, the first images of a split, for a study's degradation and solver entries, at levels t ~ U[0, 1], or
+        between the two ``levels``.
 
         Raises ValueError at once when the solver is not defined on the degradation.
         """
         operator, noise_std = build_degradation(degradation)
         check(build_solver(solver), operator)
-        ids = np.arange(len(x))
+        ids = split_ids(split, len(x))
         lowest, highest = levels or (0.0, 1.0)
         t = lowest + (highest - lowest) * uniform_levels(ids, seed, x)
         measurement = measure(x, operator, t, noise_std, seed=seed, ids=ids)
@@ -250,7 +252,7 @@ def tabulate(bench: Bench, results: Mapping[str, Result]) -> tuple[pd.DataFrame,
     inference = time.perf_counter() - began
     n = len(bench.truth)
     sbar = latent_error_variance(bench.severity.z_hat, bench.prior.encode_in_slices(bench.truth)).sqrt()
-    shared = {"image": bench.measurement.ids, "t": bench.measurement.t}
+    shared = {"image": np.arange(n), "t": bench.measurement.t}
     shared |= {"sigma_hat": bench.severity.sigma_hat, "sbar": sbar}
     tables, timings = [], {}
     for method, result in results.items():
@@ -305,7 +307,7 @@ def save_images(path: str, bench: Bench, images: Mapping[str, np.ndarray]) -> No
         path,
         truth=bench.truth.numpy(),
         measurement=measurement.y.numpy(),
-        image=measurement.ids,
+        image=np.arange(len(measurement)),
         t=measurement.t.numpy(),
         **images,
     )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flashdiff.batch import Stream, slice_size, uniform
+from flashdiff.datasets.splits import split_ids
 from flashdiff.degradations import Degradation, measure
 from flashdiff.measures import MEASURES
 from flashdiff.measures.features import Distances
@@ -22,9 +23,9 @@ def uniform_levels(ids: np.ndarray, seed: int, like: Tensor) -> Tensor:
 def ordering_rows(
     encoder: SeverityEncoder, x: Tensor, degradation: Degradation, noise_std: float, n_levels: int, seed: int
 ) -> pd.DataFrame:
-    """sigma_hat of every clean image at n_levels evenly spaced levels: columns image, t, sigma_hat."""
-    levels = torch.linspace(0, 1, n_levels)
-    sigma = severity_at_levels(encoder, x, degradation, noise_std, levels, seed=seed)
+    """sigma_hat of every clean test image, the first of the split, at n_levels evenly spaced levels: columns image, t, sigma_hat."""
+    levels, ids = torch.linspace(0, 1, n_levels), split_ids("test", len(x))
+    sigma = severity_at_levels(encoder, x, degradation, noise_std, levels, seed=seed, ids=ids)
     return pd.DataFrame(
         {
             "image": np.repeat(np.arange(len(x)), n_levels),
@@ -44,12 +45,12 @@ def severity_rows(
     noise_std: float,
     seed: int,
 ) -> pd.DataFrame:
-    """Predicted against true severity, one row per image at its own level t ~ U[0, 1].
+    """Predicted against true severity, one row per test image, the first of the split, at its own level t ~ U[0, 1].
 
     Columns: image, label, t, sigma_hat, sbar (true standard deviation of the latent error), a column per measure (of
     D(z_hat)), start (index matched to sigma_hat), kurtosis (excess) and neighbour_correlation of the latent error.
     """
-    ids = np.arange(len(x))
+    ids = split_ids("test", len(x))
     t = uniform_levels(ids, seed, x)
     measurement = measure(x, degradation, t, noise_std, seed=seed, ids=ids)
     severity = encoder.infer(measurement.y).to("cpu")
@@ -60,7 +61,7 @@ def severity_rows(
     vertical = (centred[:, :, 1:] * centred[:, :, :-1]).flatten(1).mean(1)
     horizontal = (centred[..., 1:] * centred[..., :-1]).flatten(1).mean(1)
     columns = {
-        "image": ids,
+        "image": np.arange(len(x)),
         "label": labels,
         "t": t,
         "sigma_hat": severity.sigma_hat,

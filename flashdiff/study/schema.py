@@ -235,7 +235,8 @@ class Architecture(Section):
     """A severity encoder that corrects the prior's, in place of the published one, which is a copy of it."""
 
     channels: list[Count] = Field(
-        min_length=1, description="feature maps per resolution of the network that corrects, one for each of the prior's"
+        min_length=1,
+        description="feature maps per resolution of the network that corrects, one for each of the prior's",
     )
     layers: Count
 
@@ -331,9 +332,13 @@ class FewStepWalk(Section):
 
 class TuneBudgets(Section):
     n_images: Count = Field(description="validation images")
-    starts: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="indices of the fixed starts that are tried")
+    starts: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, description="indices of the fixed starts that are tried"
+    )
     fresh: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1, description="their shares of fresh noise")
-    k: list[Annotated[float, Field(ge=1)]] = Field(min_length=1, description="of the consistent start, for adaptive walks")
+    k: list[Annotated[float, Field(ge=1)]] = Field(
+        min_length=1, description="of the consistent start, for adaptive walks"
+    )
 
 
 class Budgets(Section):
@@ -477,7 +482,9 @@ class Study(Section):
         """Fields and options that the classes do not have, and values that they refuse."""
         for name, walks in self.budgets.walks.items():
             for i, walk in enumerate(walks):
-                yield from _fields_tried(f"budgets.walks.{name}.{i}", "candidates", "solver", walk.solver, walk.candidates)
+                yield from _fields_tried(
+                    f"budgets.walks.{name}.{i}", "candidates", "solver", walk.solver, walk.candidates
+                )
         for name, candidates in self.tune.candidates.items():
             place, entry = f"tune.candidates.{name}", self.solvers[name]
             yield from _fields_tried(place, "solver", f"solvers.{name}", entry, candidates.solver)

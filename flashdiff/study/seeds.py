@@ -44,9 +44,7 @@ def train(seed: int, severity: Mapping, degradation: Mapping, checkpoint: str | 
     return train_severity_encoder(*arguments, checkpoint)[0]
 
 
-def walk(
-    bench: Bench, few_steps: Mapping, chosen: Mapping, n_long: int, folder: str | os.PathLike
-) -> pd.DataFrame:
+def walk(bench: Bench, few_steps: Mapping, chosen: Mapping, n_long: int, folder: str | os.PathLike) -> pd.DataFrame:
     """What the adaptive walks and the best fixed starts reach with the bench's encoder: rows (image x run) of COLUMNS but seed.
 
     few_steps: what :func:`flashdiff.study.budgets.tune` chose; chosen: what :func:`flashdiff.study.comparison.tune` did, for

@@ -61,8 +61,9 @@ def held_out_evaluation(
     mean true error).
     """
     x = to_float(validation[:HELD_OUT])
-    t = uniform(range(len(x)), seed=seed, step=0, stream=Stream.LEVEL, like=x)
-    y = measure(x, degradation, t, noise_std, seed=seed).y
+    ids = split_ids("validation", len(x))
+    t = uniform(ids, seed=seed, step=0, stream=Stream.LEVEL, like=x)
+    y = measure(x, degradation, t, noise_std, seed=seed, ids=ids).y
     z0 = prior.encode_in_slices(x).to(device())
     levels = torch.linspace(0, 1, 10)
 
@@ -70,7 +71,7 @@ def held_out_evaluation(
         severity = model.infer(y)
         sbar = latent_error_variance(severity.z_hat, z0).sqrt()
         pairs = pd.DataFrame({"sigma_hat": severity.sigma_hat.cpu().numpy(), "sbar": sbar.cpu().numpy()})
-        by_level = severity_at_levels(model, x[:100], degradation, noise_std, levels, seed=seed)
+        by_level = severity_at_levels(model, x[:100], degradation, noise_std, levels, seed=seed, ids=ids[:100])
         return {
             "ordering_accuracy": float(ordering_accuracy(by_level).mean()),
             "spearman_error": float(pairs.corr("spearman").iloc[0, 1]),
@@ -198,7 +199,9 @@ def train_severity_encoder(
     exists, whichever number of processes and whichever accumulation it was written with. ``live``: a folder for DVCLive.
     The curve holds the loss terms and what :func:`held_out_evaluation` says.
     """
-    chosen = {name: parameters[name] for name in ("lambda_sigma", "lambda_image")} | {"loss": parameters.get("loss", "squared")}
+    chosen = {name: parameters[name] for name in ("lambda_sigma", "lambda_image")} | {
+        "loss": parameters.get("loss", "squared")
+    }
     said = {name: value for name, value in decisive(parameters).items() if value is not None}
     prior = prior.to(device(), memory_format=torch.channels_last)
     encoder = initial_encoder(prior, parameters.get("init"), parameters.get("architecture"), seed)

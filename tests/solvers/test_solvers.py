@@ -687,7 +687,10 @@ def test_latent_diffpir_needs_no_gradient_of_a_network(degradation, tiny_prior, 
 
         monkeypatch.setattr(tiny_prior, name, without)
     measurement = measure(pixels(1, 3, 16), degradation, torch.linspace(0, 1, 3, dtype=torch.float64), 0.05)
-    z, (i, i_prev) = tensor(np.random.default_rng(2).normal(size=(3, 4, 4, 4))), (indices(25, 11, 6), indices(24, 3, -1))
+    z, (i, i_prev) = (
+        tensor(np.random.default_rng(2).normal(size=(3, 4, 4, 4))),
+        (indices(25, 11, 6), indices(24, 3, -1)),
+    )
     seen = []
     for name in ("conjugate_gradients", "gradient_descent"):
         inner = {"conjugate_gradients": conjugate_gradients, "gradient_descent": gradient_descent}[name]

@@ -95,7 +95,9 @@ def test_every_run_is_told_what_its_name_says(bench, chosen):
     shuffled = told["2/shuffled/psnr"].variance
     assert sorted(shuffled.tolist()) == sorted(bench.severity.variance.tolist())
     assert not bool((shuffled == bench.severity.variance).any())
-    assert not any(name.split("/")[1] in ("oracle", "shuffled") for name, *_ in budgets.walks_of(bench, chosen[0], False))
+    assert not any(
+        name.split("/")[1] in ("oracle", "shuffled") for name, *_ in budgets.walks_of(bench, chosen[0], False)
+    )
 
 
 def test_rows_say_which_run_they_belong_to_and_a_rerun_continues(bench, chosen, tmp_path, monkeypatch):
@@ -113,7 +115,10 @@ def test_rows_say_which_run_they_belong_to_and_a_rerun_continues(bench, chosen, 
 
 
 def test_the_record_of_other_seeds_repeats_adaptive_and_fixed_walks(bench, chosen, tmp_path):
-    tuned = {"flash_consistent": {"solver": {"eta": 0.1}, "start": {"k": 1.0}}, "full_length": {"solver": {}, "start": {}}}
+    tuned = {
+        "flash_consistent": {"solver": {"eta": 0.1}, "start": {"k": 1.0}},
+        "full_length": {"solver": {}, "start": {}},
+    }
     rows = seeds.walk(bench, chosen[0], tuned, 4, tmp_path / "run")
     assert list(rows.assign(seed=1)) == list(seeds.no_rows())
     assert set(rows.method) == {"no_diffusion", "adaptive", "fixed", "flash_consistent"}
