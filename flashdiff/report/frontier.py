@@ -1,8 +1,8 @@
-"""What few-step walks reach for their evaluations: their rows, those of the long walks, and those of other training seeds in;
-metrics and tables out.
+"""What few-step walks reach for their evaluations: their rows, those of the long walks, and those of other training
+seeds in; metrics and tables out.
 
-A run is a method at a budget, tuned for one measure; long walks and D(z_hat) are runs without either. Every comparison is
-between two runs on the same images and the same training seeds of the severity encoder.
+A run is a method at a budget, tuned for one measure; long walks and D(z_hat) are runs without either. Every comparison
+is between two runs on the same images and the same training seeds of the severity encoder.
 """
 
 import math
@@ -25,7 +25,8 @@ ONE_FOR_ALL_SEEDS = "full_length"
 
 
 class Run(NamedTuple):
-    """What rows belong to; budget (mean evaluations asked) and tuned_for (a measure) are None for long walks and D(z_hat)."""
+    """What rows belong to; budget (mean evaluations asked) and tuned_for (a measure) are None for long walks and
+    D(z_hat)."""
 
     method: str
     budget: float | None = None
@@ -39,10 +40,10 @@ Runs = Mapping[Run, pd.DataFrame]
 def runs(few: pd.DataFrame, long: pd.DataFrame, seeds: pd.DataFrame) -> Runs:
     """All runs of a pair.
 
-    few: rows of the few-step walks (budget, method, tuned_for, image, cost and measures); long: the pair's reconstruction rows,
-    of which the adaptive walks and :data:`BASELINES` count; seeds: rows of further training seeds of the encoder, with the
-    columns of ``few`` and a seed other than 0, which is the study's own; it may have no rows. Raises ValueError where a run
-    has an image twice in one seed.
+    few: rows of the few-step walks (budget, method, tuned_for, image, cost and measures); long: the pair's
+    reconstruction rows, of which the adaptive walks and :data:`BASELINES` count; seeds: rows of further training seeds
+    of the encoder, with the columns of ``few`` and a seed other than 0, which is the study's own; it may have no rows,
+    and those of a run that the study does not have are left out. Raises ValueError where a run has an image twice in one seed.
     """
     walks = [*BASELINES, *adaptive(long.method)]
     parts = [few.assign(seed=0), long[long.method.isin(walks)].assign(seed=0), *([seeds] if len(seeds) else [])]
@@ -51,9 +52,13 @@ def runs(few: pd.DataFrame, long: pd.DataFrame, seeds: pd.DataFrame) -> Runs:
     rows.loc[without, ["budget", "tuned_for"]] = None
     found = {}
     for (method, budget, tuned_for), part in rows.groupby(["method", "budget", "tuned_for"], sort=False, dropna=False):
+        if not (part.seed == 0).any():
+            continue
         run = Run(method) if method in walks else Run(method, float(budget), tuned_for)
         if part.duplicated(["seed", "image"]).any():
-            raise ValueError(f"{' '.join(map(str, run))}: an image stands twice in one seed; the study's own seed is 0.")
+            raise ValueError(
+                f"{' '.join(map(str, run))}: an image stands twice in one seed; the study's own seed is 0."
+            )
         numbers = part.set_index(["seed", "image"])[["nfe", "decodes", *MEASURES]]
         found[run] = numbers.astype(float).unstack("image").sort_index()
     return found
@@ -86,7 +91,8 @@ def _images(table: pd.DataFrame) -> pd.Index:
 
 
 def _on_common_ground(found: Runs, ours: Run, theirs: Run) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The numbers (seeds, images) of two runs on the seeds that both have, and the images that both have in all of them."""
+    """The numbers (seeds, images) of two runs on the seeds that both have, and the images that both have in all of
+    them."""
     a, b = found[ours], found[theirs]
     if theirs.method == ONE_FOR_ALL_SEEDS:
         images = _images(a).intersection(_images(b))
@@ -133,12 +139,13 @@ def regret(found: Runs, budget: float, measure: str, n_resamples: int, seed: int
 def nfe_ratio(found: Runs, of_budgets: Mapping, n_resamples: int, seed: int = 0) -> dict:
     """Evaluations of the full-length baseline / those of the cheapest few-step setting that is better in everything.
 
-    A setting is the adaptive walk at a budget, tuned for one measure. It is better where its gains over the baseline in every
-    measure that walks are tuned for have intervals above 0. The smallest budget with such a setting counts, and in it the
-    first in the order of :func:`objectives`. of_budgets: the gains, {budget: {method: {tuned_for: gains}}}.
+    A setting is the adaptive walk at a budget, tuned for one measure. It is better where its gains over the baseline in
+    every measure that walks are tuned for have intervals above 0. The smallest budget with such a setting counts, and
+    in it the first in the order of :func:`objectives`. of_budgets: the gains, {budget: {method: {tuned_for: gains}}}.
 
-    Returns the ratio's interval over all images of the few-step walk (the baseline walks equally far for every image), with
-    "budget" and "tuned_for", all None where there is no such setting, and "tested": whether any was measured in everything.
+    Returns the ratio's interval over all images of the few-step walk (the baseline walks equally far for every image),
+    with "budget" and "tuned_for", all None where there is no such setting, and "tested": whether any was measured in
+    everything.
     """
     names, tested = objectives(found), False
     for budget in budgets(found):
@@ -150,20 +157,31 @@ def nfe_ratio(found: Runs, of_budgets: Mapping, n_resamples: int, seed: int = 0)
             tested = True
             if all(interval["low"] > 0 for interval in intervals):
                 table = found[Run("adaptive", budget, tuned_for)]
-                full = found[Run("full_length")]["nfe"].iloc[0].mean()
                 nfe = table["nfe"][_images(table)].to_numpy()
-                ratio = crossed_bootstrap(nfe, lambda mean: full / mean, n_resamples, seed)
+                full = np.full_like(nfe, found[Run("full_length")]["nfe"].iloc[0].mean())
+                ratio = crossed_bootstrap((full, nfe), lambda x, y: x / y, n_resamples, seed)
                 return ratio | {"budget": budget, "tuned_for": tuned_for, "tested": True}
     nothing = dict.fromkeys(("value", "low", "high", "n", "seeds", "budget", "tuned_for"))
     return nothing | {"tested": tested}
 
 
-def metrics(found: Runs, n_resamples: int, seed: int = 0, distances: str = "features") -> dict:
-    """What the stage reports of a pair: means of every run, gains of the adaptive walk over everything else at each budget,
-    what it loses to the oracle, and at what cost it beats the full-length baseline.
+def ratio_in_words(ratio: Mapping) -> str:
+    """What :func:`nfe_ratio` says, as a sentence."""
+    if ratio["value"] is None:
+        return "No setting beats the full-length baseline in every measure." if ratio["tested"] else "Not tested."
+    return (
+        f"{ratio['value']:.1f} times fewer evaluations than the full-length baseline, 95% interval [{ratio['low']:.1f}, "
+        f"{ratio['high']:.1f}]: budget {ratio['budget']:g}, tuned for {MEASURES[ratio['tuned_for']].label}."
+    )
 
-    Few-step walks are compared tuned for the same measure; a gain over a long walk, or over D(z_hat), is of one setting in all
-    measures. distances: what measured them (``reconstruction.distances``); their names for readers are in "distances".
+
+def metrics(found: Runs, n_resamples: int, seed: int = 0, distances: str = "features") -> dict:
+    """What the stage reports of a pair: means of every run, gains of the adaptive walk over everything else at each
+    budget, what it loses to the oracle, and at what cost it beats the full-length baseline.
+
+    Few-step walks are compared tuned for the same measure; a gain over a long walk, or over D(z_hat), is of one setting
+    in all measures. distances: what measured them (``reconstruction.distances``); their names for readers are in
+    "distances".
     """
     few = [run for run in found if run.budget is not None]
     methods: dict = {f"{budget:g}": {} for budget in budgets(found)}
@@ -196,7 +214,8 @@ def metrics(found: Runs, n_resamples: int, seed: int = 0, distances: str = "feat
 
 
 def budget_table(summary: Mapping) -> pd.DataFrame:
-    """One row per run: mean NFE and quality with 95% intervals over seeds and images, and mean decodes; long walks last.
+    """One row per run: mean NFE and quality with 95% intervals over seeds and images, and mean decodes; long walks
+    last.
 
     summary: what :func:`metrics` says.
     """
@@ -236,12 +255,12 @@ def gain_table(summary: Mapping) -> pd.DataFrame:
 
 
 def frontier_table(found: Runs, n_resamples: int, seed: int = 0) -> pd.DataFrame:
-    """One row per run: mean NFE and every measure that is drawn, all on the images that every run has, with the 95% interval of
-    the difference to the full-length baseline on the same images and seeds, laid around the run's mean.
+    """One row per run: mean NFE and every measure that is drawn, all on the images that every run has, with the 95%
+    interval of the difference to the full-length baseline on the same images and seeds, laid around the run's mean.
 
-    So runs of 256 images and of 64 can stand in one figure. An interval that leaves out the baseline's mean is a difference
-    that chance does not explain; how much images differ, which all runs share, is not in it. Raises ValueError where no two
-    images are in every run.
+    So runs of 256 images and of 64 can stand in one figure. An interval that leaves out the baseline's mean is a
+    difference that chance does not explain; how much images differ, which all runs share, is not in it. Raises
+    ValueError where no two images are in every run.
     """
     shared = None
     for table in found.values():

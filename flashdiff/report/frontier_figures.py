@@ -42,9 +42,9 @@ def _bars(part: pd.DataFrame, column: str, scale: float = 1) -> list[pd.Series]:
 
 @styled
 def frontier(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
-    """Quality against mean NFE, one panel per measure that is drawn: lines join the budgets of a few-step method, tuned for the
-    panel's measure; marks are long walks; at the left edge D(z_hat), without evaluations. With 95% intervals of the difference
-    to the full-length baseline, whose level is dashed, but for the oracle.
+    """Quality against mean NFE, one panel per measure that is drawn: lines join the budgets of a few-step method, tuned
+    for the panel's measure; marks are long walks; at the left edge D(z_hat), without evaluations. With 95% intervals of
+    the difference to the full-length baseline, whose level is dashed, but for the oracle.
 
     table: what :func:`flashdiff.report.frontier.frontier_table` says; distances: what readers call the study's
     (:func:`flashdiff.report.names.distance_names`). A measure that is NaN throughout is drawn as not measured.
@@ -98,8 +98,8 @@ def _marks(axis: Axes, long: pd.DataFrame, column: str) -> None:
 
 @styled
 def gain_over_fixed(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
-    """What Flash with few steps gains at each budget over the best fixed start and steps, both tuned for the panel's measure,
-    with 95% intervals over seeds and images; zero is no gain. One panel per measure that is drawn.
+    """What Flash with few steps gains at each budget over the best fixed start and steps, both tuned for the panel's
+    measure, with 95% intervals over seeds and images; zero is no gain. One panel per measure that is drawn.
 
     table: what :func:`flashdiff.report.frontier.gain_table` says; distances: what readers call the study's.
     """
@@ -109,7 +109,10 @@ def gain_over_fixed(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCE
     over = table[table.baseline == "fixed"]
     figure, axes = canvas(columns=len(measures), width=WIDTH, height=2.4)
     for axis, measure in zip(axes[0], measures, strict=True):
-        labels = {"xlabel": "mean evaluations asked (budget)", "ylabel": _in_two_lines(gain_in_words(measure, distances))}
+        labels = {
+            "xlabel": "mean evaluations asked (budget)",
+            "ylabel": _in_two_lines(gain_in_words(measure, distances)),
+        }
         if over[measure.gain].isna().all():
             not_measured(axis, **labels)
             continue

@@ -127,8 +127,8 @@ def record(
 ) -> dict:
     """One claim with its verdict; an interval of None, without a value, or with NaN or infinity is "not tested".
 
-    budget: mean evaluations asked, of a few-step walk; measure: what a control is compared in, a gain's follows from its claim; distances: what readers call those of the study,
-    in the record ("distance") where one is the measure.
+    budget: mean evaluations asked, of a few-step walk; measure: what a control is compared in, a gain's follows from its
+    claim; distances: what readers call those of the study, in the record ("distance") where one is the measure.
     """
     rule = rules()[claim]
     measure = next((name for name, m in MEASURES.items() if m.gain == claim), measure)
@@ -139,7 +139,14 @@ def record(
         verdict = "not tested"
     else:
         verdict = "reproduced" if rule.reproduced(interval) else "not reproduced"
-    head = {"claim": claim, "study": study, "degradation": degradation, "solver": solver, "start": start, "budget": budget}
+    head = {
+        "claim": claim,
+        "study": study,
+        "degradation": degradation,
+        "solver": solver,
+        "start": start,
+        "budget": budget,
+    }
     unit = MEASURES[measure].gain_unit if measure else rule.unit
     compared = {"unit": unit or None, "distance": distances.get(measure), "measure": measure}
     return head | values | compared | {"verdict": verdict}

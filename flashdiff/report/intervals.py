@@ -51,12 +51,13 @@ def bootstrap(
 def crossed_bootstrap(
     columns: np.ndarray | tuple[np.ndarray, ...], statistic: Callable[..., float], n_resamples: int, seed: int = 0
 ) -> dict[str, float | int | None]:
-    """{"value", "low", "high", "n", "seeds"}: a statistic of the means of columns (S, n), of S training seeds and n images,
-    with its 95% percentile bootstrap interval over both.
+    """{"value", "low", "high", "n", "seeds"}: a statistic of the means of columns (S, n), of S training seeds and n
+    images, with its 95% percentile bootstrap interval over both.
 
-    Seeds and images are resampled independently of one another: an image that is drawn twice counts twice in every seed, and
-    all columns of a seed and an image stay together. A column (n,) is the same in every seed. statistic(*means) -> number.
-    One seed gives the interval over images. Value and bounds are None where one of them is no finite number, or n < 2.
+    Seeds and images are resampled independently of one another: an image that is drawn twice counts twice in every
+    seed, and all columns of a seed and an image stay together. A column (n,) is the same in every seed.
+    statistic(*means) -> number. One seed gives the interval over images. Value and bounds are None where one of them is
+    no finite number, or n < 2.
     """
     columns = columns if isinstance(columns, tuple) else (columns,)
     columns = np.broadcast_arrays(*(np.atleast_2d(np.asarray(column, dtype=float)) for column in columns))

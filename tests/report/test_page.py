@@ -216,7 +216,7 @@ def test_tables_are_in_words(page):
 def test_two_runs_give_equal_bytes_also_when_the_first_left_its_notebook(study, tmp_path):
     """dvc keeps the report's own notebook from the run before: it must not make the page another one."""
     folder = shutil.copytree(study, tmp_path / "study")
-    (folder / "reports/notebooks/12_report.ipynb").write_text("{}")
+    (folder / "reports/notebooks/15_report.ipynb").write_text("{}")
     again = report.assemble(folder, STUDY, DEGRADATIONS, PAIRS)
     assert again == folder / "reports/index.html"
     assert again.read_bytes() == (study / "reports/index.html").read_bytes()
