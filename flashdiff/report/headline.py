@@ -197,7 +197,8 @@ def collect(
 def _of_few_steps(key: tuple[str, str, str | None], metrics: Mapping) -> list[dict]:
     """The records of a pair's few-step walks, from what :func:`flashdiff.report.frontier.metrics` says."""
     ratio, distances = metrics["nfe_ratio_100"], metrics["distances"]
-    first = record("nfe_ratio_100", *key, ratio, budget=ratio["budget"], distances=distances)
+    of_ratio = {end: ratio[end] for end in ("value", "low", "high", "n")}
+    first = record("nfe_ratio_100", *key, of_ratio, budget=ratio["budget"], distances=distances)
     if ratio["tested"] and ratio["value"] is None:  # it was asked at every budget, and the answer is no
         first["verdict"] = "not reproduced"
     records = [first]

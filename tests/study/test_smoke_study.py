@@ -184,7 +184,7 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
 @pytest.mark.parametrize(
     ("section", "field", "value", "stages"),
     [
-        ("report", "bootstrap", 150, {"correlate", "compare", "speedup", "report"}),
+        ("report", "bootstrap", 150, {"correlate", "compare", "speedup", "frontier", "report"}),
         ("correlation", "n_images", 15, {"measure_severity", "correlate"}),
         ("severity", "lambda_sigma", 2.0, {"train_severity"}),
         ("prior", "card_steps", 4, {"prior"}),
