@@ -106,7 +106,7 @@ def exact_rows(n=12):
     return pd.concat(parts, ignore_index=True)
 
 
-GAINS = {"adaptive": 1.2, "fixed": 0.8, "forward": -0.3, "latent_diffpir": 0.4, "shuffled": 0.2, "oracle": 1.3}
+GAINS = {"adaptive": 1.2, "fixed": 0.8, "forward": -0.3, "psld": 0.4, "shuffled": 0.2, "oracle": 1.3}
 """Few-step method -> what it gains over the full-length baseline, about: dB of PSNR, and ten times the perceptual distance."""
 
 

@@ -60,7 +60,7 @@ OF_CONTROLS: dict[str, Rule] = {
 }
 OF_BUDGETS: dict[str, Rule] = {
     "nfe_ratio_100": Rule(
-        "evaluations: baseline / cheapest Flash with few steps that beats it in PSNR and perceptual distance",
+        "evaluations: baseline / cheapest Flash with few steps that beats it in PSNR and distance",
         "ratio",
         "at least 80",
         _at_least(80),

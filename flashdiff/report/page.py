@@ -236,12 +236,13 @@ def _few_steps(records: Sequence[Mapping], degradation: str, solver: str) -> str
     if ratio is None:
         return ""
     if ratio["value"] is not None:
-        text = f" With few steps Flash beats the baseline in PSNR and perceptual distance with {ratio['value']:.0f} times fewer evaluations."
+        text = f" With few steps Flash beats the baseline in PSNR and distance with {ratio['value']:.0f} times fewer evaluations."
     else:
         words = "was not tested" if ratio["verdict"] == "not tested" else "is not shown at any budget"
-        text = f" That Flash with few steps beats the baseline in PSNR and perceptual distance {words}."
+        text = f" That Flash with few steps beats the baseline in PSNR and distance {words}."
     for measure in in_figures():
         gains = [r for r in found if r["claim"] == "adaptive_vs_best_fixed_few" and r["measure"] == measure.name]
+        gains = [r for r in gains if r["value"] is not None]
         if gains:
             each = ", ".join(f"{headline.describe(r)} at {r['budget']:g}" for r in gains)
             text += f" Gain in {headline.measured_in(gains[0])} over the best fixed start and steps, by evaluations: {each}."

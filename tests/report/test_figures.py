@@ -94,7 +94,7 @@ LEGENDS = {
     "frontier": [
         [
             *("Flash, few steps", "best fixed start and steps", "forward diffusion to one index"),
-            *("true error known (oracle)", label("latent_diffpir"), f"{label('no_diffusion')}, NFE 0"),
+            *("true error known (oracle)", label("psld"), f"{label('no_diffusion')}, NFE 0"),
             *map(label, ("flash_published", "flash_consistent", "flash_inversion", "full_length")),
         ]
     ],
@@ -307,14 +307,14 @@ def test_the_frontier_joins_budgets_marks_long_walks_and_leaves_out_shuffled_sev
     for axis, column in zip(figure.axes, ("psnr", "perceptual"), strict=True):
         drawn = {container.get_label(): container for container in axis.containers}
         assert label("shuffled") not in drawn and axis.get_xscale() == "log"
-        for method in ("adaptive", "fixed", "forward", "oracle", "latent_diffpir"):
+        for method in ("adaptive", "fixed", "forward", "oracle", "psld"):
             rows = table[(table.method == method) & (table.tuned_for == column)].sort_values("nfe")
             line, _, bars = drawn[label(method)].lines
             np.testing.assert_array_equal([line.get_xdata(), line.get_ydata()], rows[["nfe", column]].to_numpy().T)
             assert bool(bars) == (method != "oracle") and (line.get_linestyle() == ":") == (method == "oracle")
             if bars:
                 ends = np.array([segment[:, 1] for segment in bars[0].get_segments()])
-                np.testing.assert_allclose(ends, rows[[f"{column}_low", f"{column}_high"]])
+                np.testing.assert_allclose(ends.astype(float), rows[[f"{column}_low", f"{column}_high"]])
         long = table[table.tuned_for == ""].set_index("method")
         for method in ("flash_published", "flash_consistent", "full_length"):
             mark = drawn[label(method)].lines[0]
@@ -338,7 +338,7 @@ def test_the_gain_over_fixed_is_that_of_the_walks_tuned_for_the_panel():
         assert list(line.get_xdata()) == [3, 6] and list(axis.lines[0].get_ydata()) == [0, 0]
         np.testing.assert_allclose(line.get_ydata(), scale * rows[gain])
         ends = np.array([segment[:, 1] for segment in bars.get_segments()])
-        np.testing.assert_allclose(ends, scale * rows[[f"{gain}_low", f"{gain}_high"]])
+        np.testing.assert_allclose(ends.astype(float), scale * rows[[f"{gain}_low", f"{gain}_high"]])
 
 
 def test_a_study_without_perceptual_distance_has_a_panel_that_says_so():

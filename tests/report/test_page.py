@@ -397,7 +397,7 @@ def test_what_few_steps_reach_is_said():
         "-0.125 dB [-0.175, -0.075] at 6. Gain in perceptual distance over the best fixed start and steps, by evaluations: "
         "2.50% [-2.50, 7.50] at 3, -1.25% [-6.25, 3.75] at 6."
     )
-    both = "beats the baseline in PSNR and perceptual distance"
+    both = "beats the baseline in PSNR and distance"
     for measured, verdict, words in (
         (interval(83.2, 82, 84), "reproduced", f" With few steps Flash {both} with 83 times fewer evaluations."),
         (None, "not tested", f" That Flash with few steps {both} was not tested."),
