@@ -14,7 +14,7 @@ import pandas as pd
 
 from flashdiff.measures import MEASURES, in_figures
 from flashdiff.report.intervals import crossed_bootstrap
-from flashdiff.report.names import distance_names
+from flashdiff.report.names import DISTANCES, distance_names, measure_label
 from flashdiff.report.tables import spread
 from flashdiff.study.methods import adaptive
 
@@ -43,7 +43,8 @@ def runs(few: pd.DataFrame, long: pd.DataFrame, seeds: pd.DataFrame) -> Runs:
     few: rows of the few-step walks (budget, method, tuned_for, image, cost and measures); long: the pair's
     reconstruction rows, of which the adaptive walks and :data:`BASELINES` count; seeds: rows of further training seeds
     of the encoder, with the columns of ``few`` and a seed other than 0, which is the study's own; it may have no rows,
-    and those of a run that the study does not have are left out. Raises ValueError where a run has an image twice in one seed.
+    and those of a run that the study does not have are left out. Raises ValueError where a run has an image
+    twice in one seed.
     """
     walks = [*BASELINES, *adaptive(long.method)]
     parts = [few.assign(seed=0), long[long.method.isin(walks)].assign(seed=0), *([seeds] if len(seeds) else [])]
@@ -165,13 +166,14 @@ def nfe_ratio(found: Runs, of_budgets: Mapping, n_resamples: int, seed: int = 0)
     return nothing | {"tested": tested}
 
 
-def ratio_in_words(ratio: Mapping) -> str:
-    """What :func:`nfe_ratio` says, as a sentence."""
+def ratio_in_words(ratio: Mapping, distances: Mapping[str, str] = DISTANCES["features"]) -> str:
+    """What :func:`nfe_ratio` says, as a sentence; distances: what readers call the study's."""
     if ratio["value"] is None:
         return "No setting beats the full-length baseline in every measure." if ratio["tested"] else "Not tested."
     return (
-        f"{ratio['value']:.1f} times fewer evaluations than the full-length baseline, 95% interval [{ratio['low']:.1f}, "
-        f"{ratio['high']:.1f}]: budget {ratio['budget']:g}, tuned for {MEASURES[ratio['tuned_for']].label}."
+        f"{ratio['value']:.1f} times fewer evaluations than the full-length baseline, 95% interval "
+        f"[{ratio['low']:.1f}, {ratio['high']:.1f}]: budget {ratio['budget']:g}, tuned for "
+        f"{measure_label(MEASURES[ratio['tuned_for']], distances)}."
     )
 
 

@@ -128,7 +128,7 @@ def assemble(
             (
                 encoder_sentence(records, d),
                 [sentence(records, d, solver) for of, solver in pairs if of == d],
-                [] if many else _opening(reports, [f"{of}-{solver}" for of, solver in pairs if of == d]),
+                [] if many else _opening(reports, d, [solver for of, solver in pairs if of == d]),
             )
             for d in dict.fromkeys(d for d, _ in pairs)
         ],
@@ -170,10 +170,16 @@ def _overview(reports: Path, starts: Sequence[str]) -> dict | None:
     return figure | {"caption": figure["caption"].format(panels=NUMBERS.get(count, count), starts=rules)}
 
 
-def _opening(reports: Path, items: Sequence[str]) -> list[dict]:
-    """The figures that open the page, those that were drawn."""
-    paths = [reports / "figures" / f"frontier-{item}" / f"{OPENING}.png" for item in items]
-    return [_figure(reports, path) for path in paths if path.is_file()]
+def _opening(reports: Path, degradation: str, solvers: Sequence[str]) -> list[dict]:
+    """The figures of a degradation that open the page, those that were drawn; captions say which pair's they are."""
+    found = []
+    for solver in solvers:
+        path = reports / "figures" / f"frontier-{degradation}-{solver}" / f"{OPENING}.png"
+        if path.is_file():
+            figure = _figure(reports, path)
+            head = f"{_title(degradation)}, {solver_label(solver)}."
+            found.append(figure | {"caption": f"{head} {figure['caption']}"})
+    return found
 
 
 def comparisons(folder: str | Path, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:

@@ -336,7 +336,7 @@ def test_the_gain_over_fixed_is_that_of_the_walks_tuned_for_the_panel():
         rows = table[(table.baseline == "fixed") & (table.tuned_for == tuned_for)]
         line, _, (bars,) = axis.containers[0].lines
         assert list(line.get_xdata()) == [3, 6] and list(axis.lines[0].get_ydata()) == [0, 0]
-        np.testing.assert_allclose(line.get_ydata(), scale * rows[gain])
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), scale * rows[gain])
         ends = np.array([segment[:, 1] for segment in bars.get_segments()])
         np.testing.assert_allclose(ends.astype(float), scale * rows[[f"{gain}_low", f"{gain}_high"]])
 

@@ -201,7 +201,8 @@ def test_headings_captions_and_order_of_the_sections(page):
     ]  # fmt: skip
     assert names == 2 * ["frontier"] + 2 * reading_order
     captions = [caption.strip() for caption in page.text_of("figcaption")]
-    assert captions == [report.CAPTIONS[name] for name in 2 * ["frontier"] + 2 * reading_order]
+    opening = [f"{pair} {report.CAPTIONS['frontier']}" for pair in ("Gaussian blur, LDPS.", "Random inpainting, LDPS.")]
+    assert captions == opening + 2 * [report.CAPTIONS[name] for name in reading_order]
     assert page.attributes("alt") == [name.replace("_", " ") for name in names]
 
 
