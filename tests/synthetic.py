@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pandas as pd
 
-from flashdiff.report import summaries
+from flashdiff.report import frontier, summaries
 from flashdiff.study import records as files
 
 UNKNOWN = {"value": None, "low": None, "high": None}
@@ -106,6 +106,43 @@ def exact_rows(n=12):
     return pd.concat(parts, ignore_index=True)
 
 
+GAINS = {"adaptive": 1.2, "fixed": 0.8, "forward": -0.3, "psld": 0.4, "shuffled": 0.2, "oracle": 1.3}
+"""Few-step method -> what it gains over the full-length baseline, about: dB of PSNR, and ten times the perceptual distance."""
+
+
+def few_step_rows(budgets=(3.0, 6.0), gains=GAINS):
+    """Rows of budgets.walk beside reconstruction_rows: every method at every budget, tuned for either measure."""
+    full = reconstruction_rows().query("method == 'full_length'").reset_index(drop=True)
+    rng, parts = np.random.default_rng(3), []
+    for budget in budgets:
+        for method, gain in gains.items():
+            for tuned_for in ("psnr", "perceptual"):
+                own = 0.1 if tuned_for == "psnr" else -0.1
+                start = (30 * full.sigma_hat).astype(int) if method != "fixed" else 20
+                nfe = np.full(len(full), int(budget)) + (np.arange(len(full)) % 2 if method != "fixed" else 0)
+                columns = {
+                    "budget": budget,
+                    "tuned_for": tuned_for,
+                    "method": method,
+                    "start": start,
+                    "nfe": nfe,
+                    "decodes": nfe + 1,
+                    "psnr": full.psnr + gain + own + rng.normal(0, 0.05, len(full)),
+                    "perceptual": full.perceptual - (gain - own) / 10 + rng.normal(0, 0.005, len(full)),
+                }
+                parts.append(full.assign(**columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def seed_rows(seeds=(1, 2)):
+    """Rows of other training seeds of the encoder: what the study keeps of its few-step walks and of the long ones."""
+    few, long = few_step_rows(), reconstruction_rows()
+    few = few[few.method.isin(["adaptive", "fixed"])]
+    long = long[long.method.isin(["no_diffusion", "flash_published", "flash_consistent"])]
+    parts = [part.assign(seed=s, psnr=part.psnr + 0.02 * s) for s in seeds for part in (few, long)]
+    return pd.concat(parts, ignore_index=True)
+
+
 @functools.cache
 def study_metrics(first=0):
     """{file name without the item: content} as the stages that measure write them, from synthetic rows of the images
@@ -118,6 +155,9 @@ def study_metrics(first=0):
         "metrics/ordering": summaries.ordering_metrics(part(ordering_rows()), n_resamples=100),
         "metrics/severity": summaries.severity_metrics(part(severity_rows()), n_resamples=100),
         "metrics/reconstruction": summaries.reconstruction_metrics(part(reconstruction_rows()), n_resamples=100),
+        "metrics/budgets": frontier.metrics(
+            frontier.runs(part(few_step_rows()), part(reconstruction_rows()), part(seed_rows())), n_resamples=100
+        ),
         "timings/speedup": summaries.speed_metrics(timings()),
     }
 

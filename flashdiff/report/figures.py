@@ -13,8 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flashdiff.measures import Measure, in_figures
+from flashdiff.report.frontier_figures import frontier, gain_over_fixed
 from flashdiff.report.image_figures import degradation_levels, image_grid, matched_pairs, outliers, reconstructions
-from flashdiff.report.names import DISTANCES, colour, label, marker, measure_label, measure_with_unit, solver_label
+from flashdiff.report.names import DISTANCES, colour, label, marker, solver_label
+from flashdiff.report.panels import better, gain_in_words, not_measured
 from flashdiff.report.style import (
     LEVEL,
     NFE,
@@ -32,8 +34,8 @@ from flashdiff.starts import STARTS
 from flashdiff.study.methods import adaptive, fixed_starts, flash_method, ladder
 
 __all__ = [
-    "calibration", "degradation_levels", "error_statistics", "gains_of_pairs", "image_grid", "learning_curve", "matched_pairs",
-    "ordering_by_pair", "outliers", "quality_against_steps", "quality_of_methods", "reconstructions", "save",
+    "calibration", "degradation_levels", "error_statistics", "frontier", "gain_over_fixed", "gains_of_pairs", "image_grid",
+    "learning_curve", "matched_pairs", "ordering_by_pair", "outliers", "quality_against_steps", "quality_of_methods", "reconstructions", "save",
     "severity_against_level", "severity_against_level_per_image", "start_distribution", "starts_by_severity", "wall_clock",
 ]  # fmt: skip
 
@@ -165,11 +167,6 @@ def _need_quality(table: pd.DataFrame) -> list[Measure]:
     return measures
 
 
-def _better(measure: Measure, distances: Mapping[str, str]) -> str:
-    """A measure, its unit, and which direction is better."""
-    return f"{measure_with_unit(measure, distances)}, {'higher' if measure.higher_is_better else 'lower'} is better"
-
-
 @styled
 def quality_against_steps(quality: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
     """The paper's Fig. 2: quality against mean NFE. The line joins fixed starts; marks are adaptive methods, with 95% intervals
@@ -185,7 +182,7 @@ def quality_against_steps(quality: pd.DataFrame, distances: Mapping[str, str] = 
     for axis, measure in zip(axes[0], measures, strict=True):
         column = measure.name
         if table[column].isna().all():
-            _not_measured(axis, xlabel=NFE, ylabel=_better(measure, distances))
+            not_measured(axis, xlabel=NFE, ylabel=better(measure, distances))
             continue
         axis.plot(
             fixed.nfe,
@@ -207,7 +204,7 @@ def quality_against_steps(quality: pd.DataFrame, distances: Mapping[str, str] = 
         nothing = "no_diffusion"
         axis.axhline(table.loc[nothing, column], color=colour(nothing), ls=":", lw=1.2, label=label(nothing))
         steps_on_log_axis(axis)
-        axis.set(xlabel=NFE, ylabel=_better(measure, distances))
+        axis.set(xlabel=NFE, ylabel=better(measure, distances))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -269,7 +266,7 @@ def wall_clock(speed: pd.DataFrame) -> Figure:
     figure, axes = canvas(width=6.0, height=2.3)
     axis = axes[0, 0]
     if table.seconds_per_image.isna().all():
-        _not_measured(axis, xlabel="seconds per image")
+        not_measured(axis, xlabel="seconds per image")
         return figure
     axis.barh(names, table.seconds_per_image, color=[colour(m) for m in table.method], height=0.6)
     for y, (_, row) in enumerate(table.iterrows()):
@@ -301,7 +298,7 @@ def quality_of_methods(quality: pd.DataFrame, distances: Mapping[str, str] = DIS
     for axis, measure in zip(axes[0], measures, strict=True):
         column = measure.name
         if table[column].isna().all():
-            _not_measured(axis, xlabel=_better(measure, distances))
+            not_measured(axis, xlabel=better(measure, distances))
             continue
         baseline = table.loc[table.method == "full_length", column].item()
         axis.axvline(baseline, color=colour("full_length"), ls="--", lw=1)
@@ -309,16 +306,10 @@ def quality_of_methods(quality: pd.DataFrame, distances: Mapping[str, str] = DIS
             spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
             style = {"fmt": "o", "ms": 5, "capsize": 2, "color": colour(row["method"])}
             axis.errorbar(row[column], y, xerr=spread, label=names[y], **style)
-        axis.set(xlabel=_better(measure, distances), ylim=(len(names) - 0.5, -0.5))
+        axis.set(xlabel=better(measure, distances), ylim=(len(names) - 0.5, -0.5))
         axis.set_yticks(range(len(names)), labels=[])
     axes[0, 0].set_yticks(range(len(names)), labels=names)
     return figure
-
-
-def _not_measured(axis: Axes, **labels: str) -> None:
-    """A panel that says so: a column of NaN gives an axis no limits."""
-    axis.set(xticks=[], yticks=[], **labels)
-    axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.4")
 
 
 @styled
@@ -332,7 +323,7 @@ def gains_of_pairs(records: pd.DataFrame, distances: Mapping[str, str] = DISTANC
     pairs = records.dropna(subset="solver")[["degradation", "solver"]].drop_duplicates().to_numpy().tolist()
     names = [f"{d.replace('_', ' ')}, {solver_label(s)}" for d, s in pairs]
     starts = [rule for rule in STARTS if (records.start == rule).any()]
-    panels = {m.gain: (_gain(m, distances), 100 if m.relative else 1, 0) for m in in_figures()}
+    panels = {m.gain: (gain_in_words(m, distances), 100 if m.relative else 1, 0) for m in in_figures()}
     panels["nfe_ratio"] = ("evaluations, baseline / Flash", 1, 1)
     figure, axes = canvas(columns=len(panels), width=2.9, height=1.0 + 0.3 * len(pairs))
     for axis, (claim, (words, scale, nothing)) in zip(axes[0], panels.items(), strict=True):
@@ -351,13 +342,6 @@ def gains_of_pairs(records: pd.DataFrame, distances: Mapping[str, str] = DISTANC
     axes[0, 0].set_yticklabels(names)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(starts))
     return figure
-
-
-def _gain(measure: Measure, distances: Mapping[str, str]) -> str:
-    """What a gain in a measure is, and its unit."""
-    change = "decrease" if not measure.higher_is_better else "increase" if measure.relative else "gain"
-    unit = "%" if measure.relative else measure.unit
-    return f"{measure_label(measure, distances)}, {change}" + (f" ({unit})" if unit else "")
 
 
 def _symmetric_log_axis(axis: Axes) -> None:

@@ -1,5 +1,6 @@
 """Intervals of per-image numbers: bootstrap, paired comparisons of methods on the same images, correlations."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -45,6 +46,41 @@ def bootstrap(
     if not (math.isfinite(low) and math.isfinite(high)):
         return unknown
     return {"value": significant(value), "low": significant(low), "high": significant(high), "n": len(columns[0])}
+
+
+def crossed_bootstrap(
+    columns: np.ndarray | tuple[np.ndarray, ...], statistic: Callable[..., float], n_resamples: int, seed: int = 0
+) -> dict[str, float | int | None]:
+    """{"value", "low", "high", "n", "seeds"}: a statistic of the means of columns (S, n), of S training seeds and n
+    images, with its 95% percentile bootstrap interval over both.
+
+    Seeds and images are resampled independently of one another: an image that is drawn twice counts twice in every
+    seed, and all columns of a seed and an image stay together. A column (n,) is the same in every seed.
+    statistic(*means) -> number. One seed gives the interval over images. Value and bounds are None where one of them is
+    no finite number, or n < 2.
+    """
+    columns = columns if isinstance(columns, tuple) else (columns,)
+    columns = np.broadcast_arrays(*(np.atleast_2d(np.asarray(column, dtype=float)) for column in columns))
+    n_seeds, n = columns[0].shape
+    unknown = {"value": None, "low": None, "high": None, "n": n, "seeds": n_seeds}
+    if n < 2 or not all(np.isfinite(column).all() for column in columns):
+        return unknown
+    value = float(statistic(*(column.mean() for column in columns)))
+    # images are drawn first and by themselves, so that further seeds that agree with the first change nothing
+    of_images, of_seeds = (_shares(count, n_resamples, seed, use) for use, count in enumerate((n, n_seeds)))
+    means = [np.einsum("bs,sn,bn->b", of_seeds, column, of_images, optimize=True) for column in columns]
+    low, high = np.percentile([statistic(*resampled) for resampled in zip(*means, strict=True)], [2.5, 97.5])
+    if not all(map(math.isfinite, (value, low, high))):
+        return unknown
+    return unknown | {"value": significant(value), "low": significant(low), "high": significant(high)}
+
+
+@functools.lru_cache(maxsize=4)
+def _shares(count: int, n_resamples: int, seed: int, use: int) -> np.ndarray:
+    """How often each of ``count`` is drawn in every resample, as shares (n_resamples, count) that sum to 1."""
+    drawn = np.random.default_rng((seed, use)).integers(0, count, (n_resamples, count))
+    places = (drawn + count * np.arange(n_resamples)[:, None]).ravel()
+    return np.bincount(places, minlength=n_resamples * count).reshape(n_resamples, count) / count
 
 
 def by_method(rows: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -13,6 +13,14 @@ METHODS = {
     "fixed_mean": "fixed start, equal NFE",
 }
 """The methods that have no start rule."""
+FEW_STEPS = {
+    "adaptive": "Flash, few steps",
+    "fixed": "best fixed start and steps",
+    "forward": "forward diffusion to one index",
+    "shuffled": "others' severities",
+    "oracle": "true error known (oracle)",
+}
+"""The methods of few-step walks; any other is named after its solver."""
 PATTERNS = {"flash": "Flash, {start}", "shuffled": "others' severities, {rule}", "random": "random starts, {rule}"}
 """What stands before a rule in a method's name -> the method in words."""
 START_LABELS = {"inversion": "DDIM inversion"}
@@ -56,7 +64,9 @@ def label(method: str) -> str:
     kind, _, rule = method.partition("_")
     if kind in PATTERNS and rule in STARTS:
         return PATTERNS[kind].format(rule=rule, start=START_LABELS.get(rule, f"{rule} start"))
-    return METHODS.get(method, method.replace("fixed_", "fixed start "))
+    if method in SOLVERS:
+        return f"{solver_label(method)}, few steps"
+    return (METHODS | FEW_STEPS).get(method, method.replace("fixed_", "fixed start "))
 
 
 def colour(method: str) -> str | tuple[float, float, float]:

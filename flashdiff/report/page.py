@@ -25,6 +25,13 @@ CAPTIONS = {
     "error_statistics": "The start rules assume independent normal errors in the latent. Both statistics would be 0 if that held.",
     "outliers": "The images whose severity lies furthest from what their level lets expect (the paper's Fig. 5).",
     "matched_pairs": "Equal severity from very different levels: in each pair one image at a high level beside another at a low one.",
+    "frontier": "Quality against evaluations. Lines join what one method reaches at each budget, tuned on validation images for the measure of "
+    "the panel; marks are the long walks; the level at the left edge is what no diffusion reaches. All on the same images; intervals, over "
+    "training seeds and images, are of the difference to the full-length baseline: one that leaves out its dashed line is a difference that "
+    "chance does not explain. Flash walks more steps where severity is higher; the fixed walks have one start and as many steps for all images, "
+    "forward diffusion adds fresh noise alone; the oracle starts where the true error says; another solver starts as Flash does.",
+    "gain_over_fixed": "What a start and a number of steps per image gain over the best ones for all images at equal mean cost, both tuned for "
+    "the measure of the panel. Intervals are over training seeds and images; zero is no gain.",
     "reconstructions": "The level t rises from top to bottom, the severity σ̂ only mostly. Under each image: PSNR and denoiser evaluations (NFE).",
     "quality_against_steps": "Quality against evaluations (the paper's Fig. 2). "
     "The line joins starts that are the same for all images; the marks choose per image. Intervals are of the difference to the full-length "
@@ -41,6 +48,10 @@ CAPTIONS = {
 }
 TABLE_CAPTIONS = {
     "severity_correlations": "Correlation of predicted severity with the level, the true error, and the quality of what is decoded without diffusion.",
+    "budgets": "Few-step walks at every budget, tuned on validation images for the measure that is named, and the long walks: mean cost and quality. "
+    "Brackets are 95% intervals over training seeds and images, whose spread all methods share; long walks have fewer images.",
+    "budget_gains": "Gains of Flash with few steps over everything else, on the images and training seeds that both have, with 95% intervals over "
+    "both: above zero is a gain that chance does not explain. Walks of a budget are compared tuned for the same measure.",
     "quality": "Mean quality and cost of every method; brackets are 95% intervals over images, whose spread all methods share.",
     "paired": "Gains of Flash on the same images; an interval above zero is a gain that chance does not explain. "
     "The controls (severities of other images, random starts) walk with the start rule of the method they stand beside.",
@@ -55,6 +66,7 @@ AGAINST_CONTROLS = {
 }
 """What the adaptive choice itself is worth: claim to words."""
 COLUMNS = {
+    "budget": "evaluations asked",
     "nfe": "NFE",
     "nfe ratio": "NFE, baseline / method",
 }
@@ -63,16 +75,28 @@ PARTS = (
     ("What the encoder is asked", "train_severity", False, ()),
     ("Does it order severity?", "order", False, ()),
     ("Is predicted severity the true severity?", "correlate", False, ("severity_correlations",)),
+    ("Few steps", "frontier", True, ("budgets", "budget_gains")),
     ("Reconstruction", "reconstruct", True, ("quality", "paired")),
     ("Speed, and what is left to gain", "speedup", True, ("headroom",)),
 )
 NOTEBOOKS = (
     ("01_download", "02_train_prior", "02_use_prior", "03_look_at_prior"),
     ("04_train_severity", "05_measure_severity", "06_ordering_accuracy", "07_severity_correlation"),
-    ("08_tune_step_size", "09_reconstruct", "10_reconstruction", "11_speed_up"),
+    (
+        "08_tune_step_size",
+        "09_reconstruct",
+        "10_reconstruction",
+        "11_speed_up",
+        "12_tune_budgets",
+        "13_walk_budgets",
+        "14_other_seeds",
+        "15_frontier",
+    ),
 )
 """The executed notebooks that the page links: of the study, of each degradation, of each pair; the report's own is written
 after the page, and would appear from the second run on."""
+OPENING = "frontier"
+"""The figure of each pair that stands beside its main result, at the top of the page, where there is room for all pairs'."""
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
@@ -97,20 +121,28 @@ def assemble(
     template = Environment(autoescape=True, trim_blocks=True).from_string(
         files("flashdiff.report").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     )
+    many = len(pairs) > 4
     page = template.render(
         study=study,
         n=max(r["n"] or 0 for r in records if r["claim"] == "nfe_ratio"),
         results=[
-            (encoder_sentence(records, d), [sentence(records, d, solver) for of, solver in pairs if of == d])
+            (
+                encoder_sentence(records, d),
+                [sentence(records, d, solver) for of, solver in pairs if of == d],
+                [] if many else _opening(reports, d, [solver for of, solver in pairs if of == d]),
+            )
             for d in dict.fromkeys(d for d, _ in pairs)
         ],
-        many=len(pairs) > 4,
+        many=many,
         overview=_overview(reports, headline.starts(records)),
         claims={_title(d): _claims_table([r for r in records if r["degradation"] == d]) for d in degradations},
         comparisons=_html(_readable(comparisons(folder, pairs), distances)),
         across_solvers=_across_solvers(reports, distances),
         main_start=main_rule(headline.starts(records)),
-        sections=[_section(reports, d, [solver for of, solver in pairs if of == d], distances) for d in degradations],
+        sections=[
+            _section(reports, d, [solver for of, solver in pairs if of == d], distances, () if many else (OPENING,))
+            for d in degradations
+        ],
         distances=distances,
         own_features=distances["perceptual"] == DISTANCES["features"]["perceptual"],
         notebooks=_notebooks(reports, degradations, pairs),
@@ -137,6 +169,18 @@ def _overview(reports: Path, starts: Sequence[str]) -> dict | None:
     figure, count = _figure(reports, path), len(in_figures())
     rules = "one start rule" if len(starts) == 1 else "both start rules" if len(starts) == 2 else "all start rules"
     return figure | {"caption": figure["caption"].format(panels=NUMBERS.get(count, count), starts=rules)}
+
+
+def _opening(reports: Path, degradation: str, solvers: Sequence[str]) -> list[dict]:
+    """The figures of a degradation that open the page, those that were drawn; captions say which pair's they are."""
+    found = []
+    for solver in solvers:
+        path = reports / "figures" / f"frontier-{degradation}-{solver}" / f"{OPENING}.png"
+        if path.is_file():
+            figure = _figure(reports, path)
+            head = f"{_title(degradation)}, {solver_label(solver)}."
+            found.append(figure | {"caption": f"{head} {figure['caption']}"})
+    return found
 
 
 def comparisons(folder: str | Path, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -188,7 +232,28 @@ def sentence(records: Sequence[Mapping], degradation: str, solver: str) -> str:
         if found:
             gains = ", ".join(f"{headline.describe(r)} ({start} start)" for start, r in found.items())
             controls.append(f" Gain in {measure_label(main)} {words}: {gains}.")
-    return f"<strong>{escape(solver_label(solver))}:</strong> {'; '.join(parts)}.{''.join(controls)}"
+    few = _few_steps(records, degradation, solver)
+    return f"<strong>{escape(solver_label(solver))}:</strong> {'; '.join(parts)}.{''.join(controls)}{few}"
+
+
+def _few_steps(records: Sequence[Mapping], degradation: str, solver: str) -> str:
+    """What few steps cost to beat the baseline, and where they beat one choice for all images; "" without their records."""
+    found = [r for r in records if (r["degradation"], r["solver"]) == (degradation, solver)]
+    ratio = next((r for r in found if r["claim"] == "nfe_ratio_100"), None)
+    if ratio is None:
+        return ""
+    if ratio["value"] is not None:
+        text = f" With few steps Flash beats the baseline in PSNR and distance with {ratio['value']:.0f} times fewer evaluations."
+    else:
+        words = "was not tested" if ratio["verdict"] == "not tested" else "is not shown at any budget"
+        text = f" That Flash with few steps beats the baseline in PSNR and distance {words}."
+    for measure in in_figures():
+        gains = [r for r in found if r["claim"] == "adaptive_vs_best_fixed_few" and r["measure"] == measure.name]
+        gains = [r for r in gains if r["value"] is not None]
+        if gains:
+            each = ", ".join(f"{headline.describe(r)} at {r['budget']:g}" for r in gains)
+            text += f" Gain in {headline.measured_in(gains[0])} over the best fixed start and steps, by evaluations: {each}."
+    return text
 
 
 def _gain(record: Mapping, what: str) -> str:
@@ -233,12 +298,16 @@ def _html(table: pd.DataFrame) -> str:
     return table.to_html(index=False, border=0, na_rep="")
 
 
-def _section(reports: Path, degradation: str, solvers: Sequence[str], distances: Mapping[str, str]) -> dict:
+def _section(
+    reports: Path, degradation: str, solvers: Sequence[str], distances: Mapping[str, str], shown: Sequence[str]
+) -> dict:
+    """A degradation's section; shown: figures that stand elsewhere on the page."""
     parts = []
     for title, stage, per_solver, names in PARTS:
         for item in [f"{degradation}-{solver}" for solver in solvers] if per_solver else [degradation]:
             images = sorted((reports / "figures" / f"{stage}-{item}").glob("*.png"))
             images += sorted((reports / "timings" / f"{stage}-{item}").glob("*.png"))
+            images = [image for image in images if image.stem not in shown]
             parts.append(
                 {
                     "title": title
@@ -287,6 +356,8 @@ def _readable(table: pd.DataFrame, distances: Mapping[str, str]) -> pd.DataFrame
         heads[name.replace("_", " ")] = measure_with_unit(measure, distances)
         heads[measure.gain.replace("_", " ")] = f"{words} gain" + (f" ({unit})" if unit else "")
         against[name] = f"{words} of D(ẑ)"
+    if "budget" in table:  # long walks have none, and what has gaps is read as fractions
+        table = table.assign(budget=table.budget.map("{:g}".format).where(table.budget.notna(), ""))
     table = with_intervals(table).rename(columns=heads)
     if "degradation" in table:
         table["degradation"] = table["degradation"].str.replace("_", " ")
@@ -296,6 +367,9 @@ def _readable(table: pd.DataFrame, distances: Mapping[str, str]) -> pd.DataFrame
     if "sigma hat against" in table:
         table["sigma hat against"] = table["sigma hat against"].replace(against)
         table = table.rename(columns={"sigma hat against": "σ̂ against"})
+    if "tuned for" in table:
+        named = {name: measure_label(measure, distances) for name, measure in MEASURES.items()}
+        table["tuned for"] = table["tuned for"].map(named).fillna("")
     for column in ("method", "baseline"):
         if column in table:
             table[column] = table[column].map(label)

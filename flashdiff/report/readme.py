@@ -22,9 +22,9 @@ def results_table(records: Sequence[Mapping]) -> str:
     for claim in readme_claims():
         for start in (None, *starts(records)):
             found = [r for r in records if (r["claim"], r["start"]) == (claim, start)]
-            if found:
-                by_pair = {(r["degradation"], r["solver"]): describe(r) for r in found}
-                what = label(found[0]) + (f" ({start} start)" if start else "")
+            for name in dict.fromkeys(map(label, found)):  # one, but for claims at several budgets
+                by_pair = {(r["degradation"], r["solver"]): describe(r) for r in found if label(r) == name}
+                what = name + (f" ({start} start)" if start else "")
                 lines.append(f"| {what} | " + " | ".join(by_pair.get(pair, "-") for pair in pairs) + " |")
     return "\n".join(lines) + "\n"
 

@@ -29,7 +29,8 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _spread(name: str, interval: Mapping[str, float | None]) -> dict[str, float]:
+def spread(name: str, interval: Mapping[str, float | None]) -> dict[str, float]:
+    """An interval as columns name, name_low and name_high; NaN where it has no number."""
     ends = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
     return {column: _number(interval[end]) for column, end in ends.items()}
 
@@ -40,7 +41,7 @@ def quality_and_nfe(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.D
     for method, part in rows.groupby("method", sort=False):
         row = {"method": method}
         for name in ("nfe", *MEASURES):
-            row |= _spread(name, bootstrap(part[name].to_numpy(dtype=float), np.mean, n_resamples, seed))
+            row |= spread(name, bootstrap(part[name].to_numpy(dtype=float), np.mean, n_resamples, seed))
         table.append(row | {"decodes": float(part.decodes.mean())})
     return pd.DataFrame(table)
 
@@ -59,7 +60,7 @@ def quality_against(rows: pd.DataFrame, baseline: str, n_resamples: int, seed: i
         for name, column in columns.items():
             difference = bootstrap((column[method] - column[baseline]).to_numpy(float), np.mean, n_resamples, seed)
             at = column[baseline].mean()
-            row |= {end: at + value for end, value in _spread(name, difference).items()}
+            row |= {end: at + value for end, value in spread(name, difference).items()}
         table.append(row)
     return pd.DataFrame(table)
 
@@ -68,7 +69,7 @@ def paired_comparison(rows: pd.DataFrame, method: str, baseline: str, n_resample
     """One row: gains of a method over a baseline on the same images, with 95% intervals of the paired difference."""
     row: dict = {"method": method, "baseline": baseline}
     for name, interval in paired_gains(rows, method, baseline, n_resamples, seed).items():
-        row |= _spread(name, interval)
+        row |= spread(name, interval)
     return pd.DataFrame([row])
 
 
@@ -97,7 +98,7 @@ def fixed_starts_by_severity(rows: pd.DataFrame, n_resamples: int, seed: int = 0
         for method in fixed:
             gain = bootstrap((of_third[method] - of_third.fixed_mean).to_numpy(), np.mean, n_resamples, seed)
             head = {"images": images, "nfe": cost[method], "flash_nfe": cost[main]}
-            table.append(head | _spread("psnr_gain_db", gain))
+            table.append(head | spread("psnr_gain_db", gain))
     return pd.DataFrame(table)
 
 
@@ -126,7 +127,7 @@ def headroom(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFram
     for name, choice in choices.items():
         reached = chosen(psnr, choice)
         row = {"start": name, "nfe": chosen(nfe, choice).mean(), "psnr": reached.mean()}
-        table.append(row | _spread("psnr_gain_db", bootstrap(reached - for_all, np.mean, n_resamples, seed)))
+        table.append(row | spread("psnr_gain_db", bootstrap(reached - for_all, np.mean, n_resamples, seed)))
     return pd.DataFrame(table)[: None if len(fixed.columns) > 1 else 0]
 
 
@@ -163,7 +164,7 @@ def across_solvers(rows: Mapping[tuple[str, str], pd.DataFrame], n_resamples: in
         row = {"degradation": degradation, "solver": solver, "reference": reference}
         row |= {"nfe": ours.nfe.mean(), "decodes": ours.decodes.mean(), main.name: ours[main.name].mean()}
         for name, interval in paired_gains(both, "flash", "reference", n_resamples, seed).items():
-            row |= _spread(name, interval)
+            row |= spread(name, interval)
         table.append(row)
     return pd.DataFrame(table)
 
@@ -175,7 +176,7 @@ def severity_correlations(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -
         row: dict = {"sigma_hat against": name}
         for kind, correlation in CORRELATIONS.items():
             columns = (rows.sigma_hat.to_numpy(), rows[name].to_numpy())
-            row |= _spread(kind, bootstrap(columns, correlation, n_resamples, seed))
+            row |= spread(kind, bootstrap(columns, correlation, n_resamples, seed))
         table.append(row)
     return pd.DataFrame(table)
 

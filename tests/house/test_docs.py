@@ -174,7 +174,7 @@ def test_paths_are_found_in_pages(text, found):
     ("text", "found"),
     [
         ('"""As docs/decisions.md says."""', ["docs/decisions.md"]),
-        ("# tests/a.py, and notebooks/12_report.ipynb.", ["tests/a.py", "notebooks/12_report.ipynb"]),
+        ("# tests/a.py, and notebooks/16_report.ipynb.", ["tests/a.py", "notebooks/16_report.ipynb"]),
         ("reports/notebooks/x.ipynb ${root}/notebooks/y.ipynb https://github.com/a/flashdiff/docs/z.md", []),
         ("flashdiff.report.names, flashdiff and docs", []),
     ],

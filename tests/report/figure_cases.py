@@ -2,9 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from synthetic import ordering_rows, reconstruction_rows, severity_rows, timings
+from synthetic import few_step_rows, ordering_rows, reconstruction_rows, seed_rows, severity_rows, timings
 
-from flashdiff.report import figures, tables
+from flashdiff.report import figures, frontier, tables
 
 
 def curve():
@@ -31,6 +31,10 @@ def pictures(n, channels=1, seed=0):
 
 def quality_table():
     return tables.quality_against(reconstruction_rows(), "full_length", n_resamples=100)
+
+
+def few_step_runs():
+    return frontier.runs(few_step_rows(), reconstruction_rows(), seed_rows())
 
 
 def claims():
@@ -92,6 +96,36 @@ FROM_ROWS = {
         quality_table,
         figures.quality_of_methods,
         ["method", "nfe", "psnr", "psnr_low", "psnr_high", "perceptual", "perceptual_low", "perceptual_high"],
+    ),
+    "frontier": (
+        lambda: frontier.frontier_table(few_step_runs(), n_resamples=100),
+        figures.frontier,
+        [
+            "method",
+            "tuned_for",
+            "nfe",
+            "psnr",
+            "psnr_low",
+            "psnr_high",
+            "perceptual",
+            "perceptual_low",
+            "perceptual_high",
+        ],
+    ),
+    "gain_over_fixed": (
+        lambda: frontier.gain_table(frontier.metrics(few_step_runs(), n_resamples=100)),
+        figures.gain_over_fixed,
+        [
+            "budget",
+            "baseline",
+            "tuned_for",
+            "psnr_gain_db",
+            "psnr_gain_db_low",
+            "psnr_gain_db_high",
+            "perceptual_gain",
+            "perceptual_gain_low",
+            "perceptual_gain_high",
+        ],
     ),
     "gains_of_pairs": (
         claims,

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from synthetic import ordering_rows, reconstruction_rows, severity_rows, timings
+from synthetic import few_step_rows, ordering_rows, reconstruction_rows, severity_rows, timings
 
 from flashdiff.degradations import build
 from flashdiff.measures import MEASURES, Measure, optional
 from flashdiff.measures.published import PublishedDistances
-from flashdiff.report import figures, headline, names, readme, summaries, tables
+from flashdiff.report import figures, frontier, headline, names, readme, summaries, tables
 from flashdiff.report import page as report
 from flashdiff.starts import STARTS, FixedStart, PublishedStart
 from flashdiff.study import comparison, experiments, methods
@@ -54,6 +54,9 @@ def collect(folder, rows, severity):
     write_json(reports / f"metrics/ordering-{degradation}.json", summaries.ordering_metrics(ordering_rows()))
     write_json(reports / f"metrics/severity-{degradation}.json", summaries.severity_metrics(severity, 100))
     write_json(reports / f"metrics/reconstruction-{item}.json", summaries.reconstruction_metrics(rows, 100))
+    few = few_step_rows().assign(**{name: 0.1 for name in MEASURES if name not in few_step_rows()})
+    found = frontier.runs(few, rows, few[:0])
+    write_json(reports / f"metrics/budgets-{item}.json", frontier.metrics(found, 100))
     write_json(reports / f"timings/speedup-{item}.json", summaries.speed_metrics(timings(rows)))
     return headline.collect(folder, "toy", [degradation], [PAIR])
 

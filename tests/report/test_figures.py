@@ -5,10 +5,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from figure_cases import FROM_IMAGES, FROM_ROWS, claims, curve, draw, pictures, quality_table, reconstructed
-from synthetic import ordering_rows, reconstruction_rows, severity_rows, timings
+from figure_cases import (
+    FROM_IMAGES,
+    FROM_ROWS,
+    claims,
+    curve,
+    draw,
+    few_step_runs,
+    pictures,
+    quality_table,
+    reconstructed,
+)
+from synthetic import few_step_rows, ordering_rows, reconstruction_rows, severity_rows, timings
 
-from flashdiff.report import figures, intervals, tables
+from flashdiff.report import figures, frontier, intervals, tables
 from flashdiff.report.names import label
 from flashdiff.study.methods import ladder
 
@@ -44,6 +54,11 @@ AXES = {
     "starts_by_severity": [(f"{NFE} of a fixed start", "PSNR, gain over the start of equal NFE (dB)")],
     "wall_clock": [("seconds per image, all images in one run", "")],
     "quality_of_methods": [(label, "") for label in QUALITY],
+    "frontier": [(NFE, label.replace(", ", ",\n")) for label in QUALITY],
+    "gain_over_fixed": [
+        ("mean evaluations asked (budget)", "PSNR,\ngain (dB)"),
+        ("mean evaluations asked (budget)", "perceptual distance,\ndecrease (%)"),
+    ],
     "gains_of_pairs": [
         ("PSNR, gain (dB)", ""),
         ("perceptual distance, decrease (%)", ""),
@@ -76,6 +91,13 @@ LEGENDS = {
         ]
     ],
     "starts_by_severity": [[*tables.THIRDS, "where Flash starts them (mean)"]],
+    "frontier": [
+        [
+            *("Flash, few steps", "best fixed start and steps", "forward diffusion to one index"),
+            *("true error known (oracle)", label("psld"), f"{label('no_diffusion')}, NFE 0"),
+            *map(label, ("flash_published", "flash_consistent", "flash_inversion", "full_length")),
+        ]
+    ],
     "gains_of_pairs": [[label("flash_published"), label("flash_consistent")]],
     "start_distribution": [[f"mean {(100 * reconstruction_rows(10).sigma_hat[:10]).astype(int).mean():.0f}"]],
 }
@@ -276,6 +298,58 @@ def test_gains_of_pairs_draws_both_starts_of_every_pair_that_was_measured():
             ends = np.array([segment[:, 0] for segment in bars.get_segments()])
             np.testing.assert_allclose(ends.astype(float), scale * rows[["low", "high"]].to_numpy(dtype=float))
     assert len(figure.axes[1].containers[1].lines[0].get_xdata()) == 1
+
+
+def test_the_frontier_joins_budgets_marks_long_walks_and_leaves_out_shuffled_severities():
+    table = FROM_ROWS["frontier"][0]()
+    figure = figures.frontier(table)
+    assert figure.get_size_inches()[0] * 72 <= 487
+    for axis, column in zip(figure.axes, ("psnr", "perceptual"), strict=True):
+        drawn = {container.get_label(): container for container in axis.containers}
+        assert label("shuffled") not in drawn and axis.get_xscale() == "log"
+        for method in ("adaptive", "fixed", "forward", "oracle", "psld"):
+            rows = table[(table.method == method) & (table.tuned_for == column)].sort_values("nfe")
+            line, _, bars = drawn[label(method)].lines
+            np.testing.assert_array_equal([line.get_xdata(), line.get_ydata()], rows[["nfe", column]].to_numpy().T)
+            assert bool(bars) == (method != "oracle") and (line.get_linestyle() == ":") == (method == "oracle")
+            if bars:
+                ends = np.array([segment[:, 1] for segment in bars[0].get_segments()])
+                np.testing.assert_allclose(ends.astype(float), rows[[f"{column}_low", f"{column}_high"]])
+        long = table[table.tuned_for == ""].set_index("method")
+        for method in ("flash_published", "flash_consistent", "full_length"):
+            mark = drawn[label(method)].lines[0]
+            assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (long.nfe[method], long[column][method])
+        (level,) = [line for line in axis.lines if line.get_linestyle() == "--"]
+        assert set(level.get_ydata()) == {long[column]["full_length"]}
+        place, height = drawn_line(axis, f"{label('no_diffusion')}, NFE 0")
+        assert place == 0 and height == long[column]["no_diffusion"]
+        assert axis.get_xlim()[0] < table[table.nfe > 0].nfe.min()
+
+
+def test_the_gain_over_fixed_is_that_of_the_walks_tuned_for_the_panel():
+    table = frontier.gain_table(frontier.metrics(few_step_runs(), n_resamples=100))
+    for axis, (tuned_for, gain, scale) in zip(
+        figures.gain_over_fixed(table).axes,
+        (("psnr", "psnr_gain_db", 1), ("perceptual", "perceptual_gain", 100)),
+        strict=True,
+    ):
+        rows = table[(table.baseline == "fixed") & (table.tuned_for == tuned_for)]
+        line, _, (bars,) = axis.containers[0].lines
+        assert list(line.get_xdata()) == [3, 6] and list(axis.lines[0].get_ydata()) == [0, 0]
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), scale * rows[gain])
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+        np.testing.assert_allclose(ends.astype(float), scale * rows[[f"{gain}_low", f"{gain}_high"]])
+
+
+def test_a_study_without_perceptual_distance_has_a_panel_that_says_so():
+    few, long = (rows.assign(perceptual=np.nan) for rows in (few_step_rows(), reconstruction_rows()))
+    found = frontier.runs(few, long, few[:0])
+    for figure in (
+        figures.frontier(frontier.frontier_table(found, 100)),
+        figures.gain_over_fixed(frontier.gain_table(frontier.metrics(found, 100))),
+    ):
+        assert [len(axis.containers) > 0 for axis in figure.axes] == [True, False]
+        assert [text.get_text() for text in figure.axes[1].texts] == ["not measured"]
 
 
 def test_start_distribution_counts_the_published_starts():

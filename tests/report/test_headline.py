@@ -4,16 +4,27 @@ import itertools
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
-from synthetic import interval, ordering_rows, reconstruction_rows, severity_rows, timings, write_metrics
+from synthetic import (
+    few_step_rows,
+    interval,
+    ordering_rows,
+    reconstruction_rows,
+    seed_rows,
+    severity_rows,
+    timings,
+    write_metrics,
+)
 
 from flashdiff.report import headline, readme
 from flashdiff.starts import STARTS
 from flashdiff.study import records as files
 
-KEYS = ["claim", "study", "degradation", "solver", "start", "value", "low", "high", "n", "unit", "distance", "measure", "verdict"]  # fmt: skip
+KEYS = ["claim", "study", "degradation", "solver", "start", "budget", "value", "low", "high", "n", "unit", "distance", "measure", "verdict"]  # fmt: skip
 OF_ENCODER = ["ordering_accuracy", "spearman_level", "spearman_error", "calibration_ratio"]
 OF_START = ["mean_start", "nfe_ratio", "psnr_gain_db", "ssim_gain", "perceptual_gain", "wall_clock_ratio"]
+OF_BUDGET = ["adaptive_vs_best_fixed_few", "regret_to_oracle"]
 CONTROLS = ["adaptive_vs_best_fixed", "shuffled_severity", "random_start"]
 
 
@@ -31,6 +42,7 @@ def test_every_claim_is_there_for_every_degradation_and_solver(tmp_path):
     records = headline.collect(tmp_path, "toy", degradations, list(itertools.product(degradations, solvers)))
     expected = {(claim, None) for claim in OF_ENCODER}
     expected |= {(claim, start) for claim in [*OF_START, *CONTROLS] for start in STARTS}
+    expected |= {(claim, None) for claim in ["nfe_ratio_100", *OF_BUDGET]}
     assert {claim for claim, _ in expected} == set(headline.rules())
     for degradation in degradations:
         for solver in solvers:
@@ -38,8 +50,11 @@ def test_every_claim_is_there_for_every_degradation_and_solver(tmp_path):
             assert {(r["claim"], r["start"]) for r in part} == expected
             for claim, start in expected:
                 units = [r["unit"] for r in part if (r["claim"], r["start"]) == (claim, start)]
-                assert units == ["dB", "relative"] if claim in CONTROLS else len(units) == 1
-    assert len(records) == 4 * (4 + 3 * (6 + 2 * 3))
+                several = 2 if claim in OF_BUDGET else 1
+                assert units == ["dB", "relative"] * several if claim in CONTROLS + OF_BUDGET else len(units) == 1
+            budgets = {claim: [r["budget"] for r in part if r["claim"] == claim] for claim in OF_BUDGET}
+            assert budgets == {claim: [3, 3, 6, 6] for claim in OF_BUDGET}
+    assert len(records) == 4 * (4 + 3 * (6 + 2 * 3) + 1 + 2 * 2 * 2)
     for record in records:
         assert list(record) == KEYS and record["study"] == "toy"
         assert record["verdict"] in {"reproduced", "not reproduced", "not tested"}
@@ -50,7 +65,7 @@ def test_a_degradation_without_a_solver_has_the_claims_of_its_encoder(tmp_path):
     records = headline.collect(tmp_path, "toy", ["gaussian_blur", "mixture"], [("gaussian_blur", "ldps")])
     alone = [r for r in records if r["degradation"] == "mixture"]
     assert [r["claim"] for r in alone] == OF_ENCODER and {r["solver"] for r in alone} == {None}
-    assert len(records) == 4 + 40
+    assert len(records) == 4 + 40 + 9
     assert {"", "LDPS"} == set(headline.to_frame(records).solver)
     assert readme.results_table(records).splitlines()[0].endswith("| gaussian blur, LDPS | mixture |")
     assert readme.results_table(records).count("| |") == 0 and " - |" in readme.results_table(records)
@@ -100,12 +115,46 @@ def test_values_are_those_of_the_rows(tmp_path):
             assert of(claim, start, "relative")["value"] == pytest.approx(decrease, 1e-4)
 
 
+def test_claims_of_few_steps_are_those_of_the_rows(tmp_path):
+    write_metrics(tmp_path)
+    records = headline.collect(tmp_path, "toy", ["gaussian_blur"], [("gaussian_blur", "ldps")])
+    few = [few_step_rows(), seed_rows()]
+    for r in records:
+        if r["claim"] not in OF_BUDGET:
+            continue
+        pair = ("oracle", "adaptive") if r["claim"] == "regret_to_oracle" else ("adaptive", "fixed")
+        rows = pd.concat(few[:1] if r["claim"] == "regret_to_oracle" else few)  # the oracle is of one seed
+        rows = rows[(rows.budget == r["budget"]) & (rows.tuned_for == r["measure"])]
+        better, worse = (rows[rows.method == method][r["measure"]].mean() for method in pair)
+        expected = better - worse if r["measure"] == "psnr" else 1 - better / worse
+        assert r["value"] == pytest.approx(expected, rel=1e-4) and r["low"] < expected < r["high"] and r["n"] == 10
+    (ratio,) = [r for r in records if r["claim"] == "nfe_ratio_100"]
+    assert (ratio["value"], ratio["budget"], ratio["measure"]) == (pytest.approx(1000 / 3.5, rel=1e-5), 3, None)
+    assert ratio["verdict"] == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("tested", "verdict", "text"), [(True, "not reproduced", "none"), (False, "not tested", "not measured")]
+)
+def test_no_winner_at_any_budget_is_not_reproduced_and_no_measurement_not_tested(tmp_path, tested, verdict, text):
+    write_metrics(tmp_path)
+    path = tmp_path / "reports/metrics/budgets-gaussian_blur-ldps.json"
+    content = files.read_json(path)
+    content["nfe_ratio_100"] = dict.fromkeys(content["nfe_ratio_100"]) | {"tested": tested}
+    files.write_json(path, content)
+    records = headline.collect(tmp_path, "toy", ["gaussian_blur"], [("gaussian_blur", "ldps")])
+    (found,) = [r for r in records if r["claim"] == "nfe_ratio_100"]
+    assert list(found) == KEYS and found["value"] is None and found["budget"] is None
+    assert found["verdict"] == verdict and headline.describe(found) == text
+
+
 @pytest.mark.parametrize(
     "missing",
     [
         "metrics/ordering-gaussian_blur",
         "metrics/severity-gaussian_blur",
         "metrics/reconstruction-gaussian_blur-ldps",
+        "metrics/budgets-gaussian_blur-ldps",
         "timings/speedup-gaussian_blur-ldps",
     ],
 )
@@ -133,10 +182,12 @@ EDGES = [
     ("calibration_ratio", interval(1.1001, 1.0, 1.2), False),
     ("nfe_ratio", interval(8.0, 7.0, 9.0), True),
     ("nfe_ratio", interval(7.999, 7.0, 9.0), False),
+    ("nfe_ratio_100", interval(80.0, 79.0, 81.0), True),
+    ("nfe_ratio_100", interval(79.999, 79.0, 81.0), False),
     ("wall_clock_ratio", interval(8.0), True),
     ("wall_clock_ratio", interval(7.999), False),
 ]
-GAINS = ["psnr_gain_db", "ssim_gain", "perceptual_gain", *CONTROLS]
+GAINS = ["psnr_gain_db", "ssim_gain", "perceptual_gain", *CONTROLS, "adaptive_vs_best_fixed_few"]
 EDGES += [(claim, interval(0.2, 1e-6, 0.4), True) for claim in GAINS]
 EDGES += [(claim, interval(0.2, 0.0, 0.4), False) for claim in GAINS]
 EDGES += [(claim, interval(0.2, -0.1, 0.4), False) for claim in GAINS]
@@ -252,8 +303,12 @@ def test_summaries_hold_the_values_of_their_pair_and_no_seconds(tmp_path):
         found = strict((tmp_path / f"summary/{degradation}-ldps.json").read_text())
         expected = {start: {} for start in STARTS}
         for r in records:
-            if r["degradation"] == degradation and r["claim"] in OF_ENCODER + OF_START[:-1]:
+            if r["degradation"] == degradation and r["claim"] in [*OF_ENCODER, *OF_START[:-1], "nfe_ratio_100"]:
                 (expected[r["start"]] if r["start"] else expected)[r["claim"]] = r["value"]
+        few = [r for r in records if (r["claim"], r["degradation"]) == (OF_BUDGET[0], degradation)]
+        expected[OF_BUDGET[0]] = {
+            f"{budget:g}": {r["measure"]: r["value"] for r in few if r["budget"] == budget} for budget in (3, 6)
+        }
         assert found == expected and "wall_clock_ratio" not in str(found)
 
 
@@ -276,10 +331,12 @@ def test_the_readme_table_has_a_column_per_pair_and_replaces_the_one_before(tmp_
     assert text == f"above\n{begin}{table}{end}below\n"
     assert readme.with_table(text, "results", table) == text
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    assert lines[0][1:] == ["gaussian blur, LDPS", "random inpainting, LDPS"] and len(lines) == 2 + 4 + 3 * 6
+    assert (
+        lines[0][1:] == ["gaussian blur, LDPS", "random inpainting, LDPS"] and len(lines) == 2 + 4 + 3 * 6 + 1 + 2 * 2
+    )
     cells = {line[0]: line[1:] for line in lines}
     for r in records:
-        if r["claim"] in OF_ENCODER + OF_START:
+        if r["claim"] in [*OF_ENCODER, *OF_START, "nfe_ratio_100", OF_BUDGET[0]]:
             label = headline.label(r) + (f" ({r['start']} start)" if r["start"] else "")
             assert cells[label][degradations.index(r["degradation"])] == headline.describe(r)
 

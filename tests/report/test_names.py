@@ -41,3 +41,13 @@ def test_solvers_have_the_name_of_their_class(monkeypatch):
     assert names.solver_label("ldps_ddim40") == "LDPS (ddim40)" and names.solver_label("an_other") == "an other"
     monkeypatch.setitem(SOLVERS, "mine", type("MySolver", (), {}))
     assert names.solver_label("mine_two_steps") == "MySolver (two steps)"
+
+
+def test_few_step_methods_have_names_and_another_solver_its_own():
+    known = {
+        "adaptive": "Flash, few steps",
+        "forward": "forward diffusion to one index",
+        "shuffled": "others' severities",
+    }
+    assert {method: names.label(method) for method in known} == known
+    assert names.label("ldps") == "LDPS, few steps"

@@ -10,9 +10,10 @@ import pytest
 from figure_cases import draw
 from synthetic import interval, reconstruction_rows, severity_rows, write_metrics
 
-from flashdiff.report import figures, headline, tables
+from flashdiff.report import figures, frontier, headline, tables
 from flashdiff.report import page as report
 from flashdiff.starts import STARTS
+from flashdiff.study.records import read_json
 
 STUDY, DEGRADATIONS, SOLVERS = "toy", ["gaussian_blur", "random_inpainting"], ["ldps"]
 PAIRS = [(degradation, "ldps") for degradation in DEGRADATIONS]
@@ -76,6 +77,11 @@ def write_study(folder, degradations=DEGRADATIONS, solvers=SOLVERS):
         )
         for solver in solvers:
             item = f"{degradation}-{solver}"
+            for name in ("gain_over_fixed", "frontier"):
+                figures.save(draw(name), reports / f"figures/frontier-{item}", name)
+            summary = read_json(reports / f"metrics/budgets-{item}.json")
+            tables.save(frontier.budget_table(summary), reports / "tables", f"budgets-{item}")
+            tables.save(frontier.gain_table(summary), reports / "tables", f"budget_gains-{item}")
             figures.save(draw("start_distribution"), reports / f"figures/reconstruct-{item}", "start_distribution")
             figures.save(draw("wall_clock"), reports / f"timings/speedup-{item}", "wall_clock")
             tables.save(quality, reports / "tables", f"quality-{item}")
@@ -115,7 +121,7 @@ def claims_on(page):
 
 
 def test_every_image_and_link_is_there(study, page):
-    assert len(page.attributes("src")) == 2 * 5
+    assert len(page.attributes("src")) == 2 * 7
     targets = page.attributes("src") + page.attributes("href")
     for target in targets:
         if target.startswith("#"):
@@ -144,12 +150,12 @@ def test_every_claim_is_on_the_page_with_its_value_and_verdict(study, page):
     records = headline.collect(study, STUDY, DEGRADATIONS, PAIRS)
     expected = [[str(cell) for cell in row] for row in headline.to_frame(records).drop(columns="degradation").values]
     claims = claims_on(page)
-    assert [row[1:] for row in claims] == [row[1:] for row in expected] and len(claims) == 2 * 40
+    assert [row[1:] for row in claims] == [row[1:] for row in expected] and len(claims) == 2 * 49
     for record, row in zip(records, claims, strict=True):
         assert row[0] == ("" if record["claim"] in headline.PER_ENCODER else "LDPS")
         assert row[2] == headline.label(record)
         assert row[3] == headline.describe(record)
-        assert row[6] == ("described" if record["claim"] == "mean_start" else record["verdict"])
+        assert row[6] == ("described" if record["claim"] in ("mean_start", "regret_to_oracle") else record["verdict"])
 
 
 def test_claims_of_an_encoder_are_said_once(tmp_path):
@@ -157,7 +163,7 @@ def test_claims_of_an_encoder_are_said_once(tmp_path):
     pairs = [("gaussian_blur", "ldps"), ("gaussian_blur", "other")]
     text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], pairs).read_text(encoding="utf-8")
     solvers = [row[0] for row in claims_on(Page(text))]
-    assert solvers == [""] * 4 + ["LDPS"] * 36 + ["other"] * 36
+    assert solvers == [""] * 4 + ["LDPS"] * 45 + ["other"] * 45
     assert text.count("of all pairs of levels in the right order") == 1
 
 
@@ -188,14 +194,15 @@ def test_headings_captions_and_order_of_the_sections(page):
         "Random inpainting",
         "How it was made",
     ]
-    assert page.text_of("h3")[2:7] == [title for title, *_ in report.PARTS]
+    assert page.text_of("h3")[2:8] == [title for title, *_ in report.PARTS]
     names = [source.split("/")[-1].removesuffix(".png") for source in page.attributes("src")]
     reading_order = [
-        "ordering_by_pair", "severity_against_level", "calibration", "start_distribution", "wall_clock",
+        "ordering_by_pair", "severity_against_level", "calibration", "gain_over_fixed", "start_distribution", "wall_clock",
     ]  # fmt: skip
-    assert names == 2 * reading_order
+    assert names == 2 * ["frontier"] + 2 * reading_order
     captions = [caption.strip() for caption in page.text_of("figcaption")]
-    assert captions == 2 * [report.CAPTIONS[name] for name in reading_order]
+    opening = [f"{pair} {report.CAPTIONS['frontier']}" for pair in ("Gaussian blur, LDPS.", "Random inpainting, LDPS.")]
+    assert captions == opening + 2 * [report.CAPTIONS[name] for name in reading_order]
     assert page.attributes("alt") == [name.replace("_", " ") for name in names]
 
 
@@ -213,10 +220,31 @@ def test_tables_are_in_words(page):
     assert any(row[0] == "Flash, published start" and cell in row for row in page.rows)
 
 
+def test_tables_of_few_steps_are_in_words(page):
+    rows = [row[:3] for row in page.rows]
+    for cells in (
+        ["3", "Flash, few steps", "PSNR"],
+        ["6", "true error known (oracle)", "perceptual distance"],
+        ["", "full-length baseline", ""],
+        ["3", "best fixed start and steps", "PSNR"],
+    ):
+        assert cells in rows, cells
+    assert {"evaluations asked", "tuned for", "seeds"} <= set(page.text_of("th"))
+
+
+def test_with_many_pairs_the_frontier_stands_in_its_section(study, tmp_path):
+    folder = shutil.copytree(study, tmp_path / "study")
+    solvers = ["ldps", "a", "b", "c", "d"]
+    write_metrics(folder, DEGRADATIONS[:1], solvers)
+    text = report.assemble(folder, STUDY, DEGRADATIONS[:1], [(DEGRADATIONS[0], s) for s in solvers]).read_text("utf-8")
+    names = [source.split("/")[-1] for source in Page(text).attributes("src")]
+    assert names.count("frontier.png") == 1 and names.index("frontier.png") == names.index("gain_over_fixed.png") - 1
+
+
 def test_two_runs_give_equal_bytes_also_when_the_first_left_its_notebook(study, tmp_path):
     """dvc keeps the report's own notebook from the run before: it must not make the page another one."""
     folder = shutil.copytree(study, tmp_path / "study")
-    (folder / "reports/notebooks/12_report.ipynb").write_text("{}")
+    (folder / "reports/notebooks/16_report.ipynb").write_text("{}")
     again = report.assemble(folder, STUDY, DEGRADATIONS, PAIRS)
     assert again == folder / "reports/index.html"
     assert again.read_bytes() == (study / "reports/index.html").read_bytes()
@@ -251,7 +279,7 @@ def test_a_start_that_costs_more_than_it_saves_is_said_to(tmp_path):
 def test_a_study_without_figures_and_tables_still_has_its_claims(tmp_path):
     write_metrics(tmp_path)
     page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8"))
-    assert not page.attributes("src") and len(page.rows) == (1 + 40) + (1 + 6)
+    assert not page.attributes("src") and len(page.rows) == (1 + 49) + (1 + 6)
 
 
 @pytest.mark.parametrize(("solvers", "shown"), [(["ldps", "ldps_ddim40"], True), (["ldps"], False)])
@@ -292,7 +320,7 @@ def test_several_solvers_have_their_own_headings(tmp_path):
     page = Page(text)
     assert page.text_of("h3")[1:] == [
         "What the encoder is asked", "Does it order severity?", "Is predicted severity the true severity?",
-        "Reconstruction: LDPS", "Reconstruction: other",
+        "Few steps: LDPS", "Few steps: other", "Reconstruction: LDPS", "Reconstruction: other",
         "Speed, and what is left to gain: LDPS", "Speed, and what is left to gain: other",
     ]  # fmt: skip
     assert page.text_of("strong") == ["toy", "Gaussian blur:", "LDPS:", "other:"]
@@ -355,6 +383,29 @@ def test_what_the_adaptive_choice_itself_is_worth_is_said_where_it_was_measured(
         "]. Gain in PSNR over one fixed start of equal cost for all images: -0.250 dB [-0.750, 0.250] (published start), "
         "0.125 dB [-0.375, 0.625] (consistent start)."
     )
+
+
+def test_what_few_steps_reach_is_said():
+    head, records = ("toy", "gaussian_blur", "ldps"), records_with(BETTER, BETTER)
+    assert "few steps" not in report.sentence(records, "gaussian_blur", "ldps")
+    for budget, value in ((3.0, 0.25), (6.0, -0.125)):
+        for measure, scale in (("psnr", 1), ("perceptual", 0.1)):
+            measured = interval(value * scale, value * scale - 0.05, value * scale + 0.05)
+            few = headline.record("adaptive_vs_best_fixed_few", *head, measured, budget=budget, measure=measure)
+            records.append(few)
+    gains = (
+        " Gain in PSNR over the best fixed start and steps, by evaluations: 0.250 dB [0.200, 0.300] at 3, "
+        "-0.125 dB [-0.175, -0.075] at 6. Gain in perceptual distance over the best fixed start and steps, by evaluations: "
+        "2.50% [-2.50, 7.50] at 3, -1.25% [-6.25, 3.75] at 6."
+    )
+    both = "beats the baseline in PSNR and distance"
+    for measured, verdict, words in (
+        (interval(83.2, 82, 84), "reproduced", f" With few steps Flash {both} with 83 times fewer evaluations."),
+        (None, "not tested", f" That Flash with few steps {both} was not tested."),
+        (None, "not reproduced", f" That Flash with few steps {both} is not shown at any budget."),
+    ):
+        ratio = headline.record("nfe_ratio_100", *head, measured) | {"verdict": verdict}
+        assert report.sentence([*records, ratio], "gaussian_blur", "ldps").endswith(words + gains)
 
 
 def test_the_whole_sentences():

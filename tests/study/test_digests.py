@@ -15,7 +15,7 @@ NUMBERED = [path for path in NOTEBOOKS if path.name[0].isdigit()]
 COMPUTING = ("01_download", "02_train_prior", "02_use_prior", "04_train_severity", "05_measure_severity",
              "08_tune_step_size", "09_reconstruct")  # fmt: skip
 DRAWING = ("03_look_at_prior", "06_ordering_accuracy", "07_severity_correlation", "10_reconstruction", "11_speed_up",
-           "12_report")  # fmt: skip
+           "15_frontier", "16_report")  # fmt: skip
 MODULES = {
     "__init__": '"""Package."""\n',
     "direct": "from pkg import second\n\n\ndef work():\n    return second.VALUE\n",

@@ -121,7 +121,7 @@ def content(folder):
     }
 
 
-@pytest.mark.parametrize("name", ["06_ordering_accuracy", "08_tune_step_size", "09_reconstruct", "12_report"])
+@pytest.mark.parametrize("name", ["06_ordering_accuracy", "08_tune_step_size", "09_reconstruct", "16_report"])
 def test_a_notebook_run_by_hand_changes_nothing_of_the_study(study, name, monkeypatch, tmp_path):
     """With another value in its parameters cell, as a person plays with it; the default study's values are replaced."""
     import nbformat
@@ -184,7 +184,7 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
 @pytest.mark.parametrize(
     ("section", "field", "value", "stages"),
     [
-        ("report", "bootstrap", 150, {"correlate", "compare", "speedup", "report"}),
+        ("report", "bootstrap", 150, {"correlate", "compare", "speedup", "frontier", "report"}),
         ("correlation", "n_images", 15, {"measure_severity", "correlate"}),
         ("severity", "lambda_sigma", 2.0, {"train_severity"}),
         ("prior", "card_steps", 4, {"prior"}),
@@ -209,13 +209,13 @@ def test_a_parameter_changes_the_stages_that_read_it(study, section, field, valu
 
 
 def test_a_failing_cell_leaves_the_previous_report(study, repository):
-    notebook = repository / "notebooks" / "12_report.ipynb"
+    notebook = repository / "notebooks" / "16_report.ipynb"
     source = json.loads(notebook.read_text())
     reports = {path: path.read_bytes() for path in (study / "reports").rglob("*") if path.is_file()}
     source["cells"][-1]["source"] = ['raise RuntimeError("broken on purpose")']
     notebook.write_text(json.dumps(source))
     said = dvc(study, "repro", succeeds=False)
-    assert "12_report.ipynb: cell" in said and "broken on purpose" in said
+    assert "16_report.ipynb: cell" in said and "broken on purpose" in said
     for path, content in reports.items():
         assert path.is_file() and path.read_bytes() == content, path
 

@@ -1,0 +1,283 @@
+"""What few-step walks reach for their evaluations: their rows, those of the long walks, and those of other training
+seeds in; metrics and tables out.
+
+A run is a method at a budget, tuned for one measure; long walks and D(z_hat) are runs without either. Every comparison
+is between two runs on the same images and the same training seeds of the severity encoder.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from flashdiff.measures import MEASURES, in_figures
+from flashdiff.report.intervals import crossed_bootstrap
+from flashdiff.report.names import DISTANCES, distance_names, measure_label
+from flashdiff.report.tables import spread
+from flashdiff.study.methods import adaptive
+
+BASELINES = ("no_diffusion", "full_length")
+"""What the adaptive walk is held against at every budget, beside the other methods of that budget."""
+ONE_FOR_ALL_SEEDS = "full_length"
+"""The run that asks no severity encoder: it is the same whatever the encoder's training seed."""
+
+
+class Run(NamedTuple):
+    """What rows belong to; budget (mean evaluations asked) and tuned_for (a measure) are None for long walks and
+    D(z_hat)."""
+
+    method: str
+    budget: float | None = None
+    tuned_for: str | None = None
+
+
+Runs = Mapping[Run, pd.DataFrame]
+"""Run -> its rows as a table: a line per training seed, a column per number and image."""
+
+
+def runs(few: pd.DataFrame, long: pd.DataFrame, seeds: pd.DataFrame) -> Runs:
+    """All runs of a pair.
+
+    few: rows of the few-step walks (budget, method, tuned_for, image, cost and measures); long: the pair's
+    reconstruction rows, of which the adaptive walks and :data:`BASELINES` count; seeds: rows of further training seeds
+    of the encoder, with the columns of ``few`` and a seed other than 0, which is the study's own; it may have no rows,
+    and those of a run that the study does not have are left out. Raises ValueError where a run has an image
+    twice in one seed.
+    """
+    walks = [*BASELINES, *adaptive(long.method)]
+    parts = [few.assign(seed=0), long[long.method.isin(walks)].assign(seed=0), *([seeds] if len(seeds) else [])]
+    rows = pd.concat(parts, ignore_index=True)
+    without = rows.method.isin(walks)
+    rows.loc[without, ["budget", "tuned_for"]] = None
+    found = {}
+    for (method, budget, tuned_for), part in rows.groupby(["method", "budget", "tuned_for"], sort=False, dropna=False):
+        if not (part.seed == 0).any():
+            continue
+        run = Run(method) if method in walks else Run(method, float(budget), tuned_for)
+        if part.duplicated(["seed", "image"]).any():
+            raise ValueError(
+                f"{' '.join(map(str, run))}: an image stands twice in one seed; the study's own seed is 0."
+            )
+        numbers = part.set_index(["seed", "image"])[["nfe", "decodes", *MEASURES]]
+        found[run] = numbers.astype(float).unstack("image").sort_index()
+    return found
+
+
+def budgets(found: Runs) -> list[float]:
+    """The budgets that were walked, the smallest first."""
+    return sorted({run.budget for run in found if run.budget is not None})
+
+
+def objectives(found: Runs) -> list[str]:
+    """The measures that few-step walks were tuned for, in the order of MEASURES."""
+    tuned = {run.tuned_for for run in found}
+    return [name for name in MEASURES if name in tuned]
+
+
+def opponents(found: Runs, budget: float) -> list[str]:
+    """The other methods of a budget, as they come, then the long walks' :data:`BASELINES`."""
+    others = dict.fromkeys(run.method for run in found if run.budget == budget and run.method != "adaptive")
+    return [*others, *(method for method in BASELINES if Run(method) in found)]
+
+
+def _columns(table: pd.DataFrame, images: pd.Index) -> dict[str, np.ndarray]:
+    return {name: table[name][images].to_numpy() for name in ("nfe", "decodes", *MEASURES)}
+
+
+def _images(table: pd.DataFrame) -> pd.Index:
+    """The images that every seed of the table has; a measure may be missing throughout, the cost is always there."""
+    return table["nfe"].dropna(axis=1).columns
+
+
+def _on_common_ground(found: Runs, ours: Run, theirs: Run) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The numbers (seeds, images) of two runs on the seeds that both have, and the images that both have in all of
+    them."""
+    a, b = found[ours], found[theirs]
+    if theirs.method == ONE_FOR_ALL_SEEDS:
+        images = _images(a).intersection(_images(b))
+        return _columns(a, images), _columns(b.iloc[:1], images)
+    seeds = a.index.intersection(b.index)
+    a, b = a.loc[seeds], b.loc[seeds]
+    images = _images(a).intersection(_images(b))
+    return _columns(a, images), _columns(b, images)
+
+
+def _mean(mean: float) -> float:
+    return mean
+
+
+def means(found: Runs, run: Run, n_resamples: int, seed: int = 0) -> dict[str, dict]:
+    """Mean cost and quality of a run over its seeds and images, with intervals: nfe, decodes and every measure."""
+    table = found[run]
+    columns = _columns(table, _images(table))
+    return {name: crossed_bootstrap(column, _mean, n_resamples, seed) for name, column in columns.items()}
+
+
+def gains(found: Runs, ours: Run, theirs: Run, n_resamples: int, seed: int = 0) -> dict[str, dict]:
+    """Gains of a run over another, with intervals over seeds and images: one per measure, under the name of its gain,
+    and nfe_ratio (mean of theirs / mean of ours)."""
+    a, b = _on_common_ground(found, ours, theirs)
+
+    def interval(statistic: Callable[..., float], name: str) -> dict:
+        return crossed_bootstrap((a[name], b[name]), statistic, n_resamples, seed)
+
+    # both kinds of gain are made of means, so that they can be taken of the resampled means
+    of_measures = {measure.gain: interval(measure.improvement, name) for name, measure in MEASURES.items()}
+    return of_measures | {"nfe_ratio": interval(lambda x, y: y / x if x else math.nan, "nfe")}
+
+
+def regret(found: Runs, budget: float, measure: str, n_resamples: int, seed: int = 0) -> dict | None:
+    """What a severity encoder that knew its own error would gain over the one at hand, in a measure that both walks are
+    tuned for: positive where the oracle is better; None where it was not walked."""
+    oracle, ours = (Run(method, budget, measure) for method in ("oracle", "adaptive"))
+    if oracle not in found or ours not in found:
+        return None
+    return gains(found, oracle, ours, n_resamples, seed)[MEASURES[measure].gain]
+
+
+def nfe_ratio(found: Runs, of_budgets: Mapping, n_resamples: int, seed: int = 0) -> dict:
+    """Evaluations of the full-length baseline / those of the cheapest few-step setting that is better in everything.
+
+    A setting is the adaptive walk at a budget, tuned for one measure. It is better where its gains over the baseline in
+    every measure that walks are tuned for have intervals above 0. The smallest budget with such a setting counts, and
+    in it the first in the order of :func:`objectives`. of_budgets: the gains, {budget: {method: {tuned_for: gains}}}.
+
+    Returns the ratio's interval over all images of the few-step walk (the baseline walks equally far for every image),
+    with "budget" and "tuned_for", all None where there is no such setting, and "tested": whether any was measured in
+    everything.
+    """
+    names, tested = objectives(found), False
+    for budget in budgets(found):
+        for tuned_for in names:
+            over = of_budgets[f"{budget:g}"].get("full_length", {}).get(tuned_for)
+            intervals = [over[MEASURES[name].gain] for name in names] if over else []
+            if not intervals or any(interval["value"] is None for interval in intervals):
+                continue
+            tested = True
+            if all(interval["low"] > 0 for interval in intervals):
+                table = found[Run("adaptive", budget, tuned_for)]
+                nfe = table["nfe"][_images(table)].to_numpy()
+                full = np.full_like(nfe, found[Run("full_length")]["nfe"].iloc[0].mean())
+                ratio = crossed_bootstrap((full, nfe), lambda x, y: x / y, n_resamples, seed)
+                return ratio | {"budget": budget, "tuned_for": tuned_for, "tested": True}
+    nothing = dict.fromkeys(("value", "low", "high", "n", "seeds", "budget", "tuned_for"))
+    return nothing | {"tested": tested}
+
+
+def ratio_in_words(ratio: Mapping, distances: Mapping[str, str] = DISTANCES["features"]) -> str:
+    """What :func:`nfe_ratio` says, as a sentence; distances: what readers call the study's."""
+    if ratio["value"] is None:
+        return "No setting beats the full-length baseline in every measure." if ratio["tested"] else "Not tested."
+    return (
+        f"{ratio['value']:.1f} times fewer evaluations than the full-length baseline, 95% interval "
+        f"[{ratio['low']:.1f}, {ratio['high']:.1f}]: budget {ratio['budget']:g}, tuned for "
+        f"{measure_label(MEASURES[ratio['tuned_for']], distances)}."
+    )
+
+
+def metrics(found: Runs, n_resamples: int, seed: int = 0, distances: str = "features") -> dict:
+    """What the stage reports of a pair: means of every run, gains of the adaptive walk over everything else at each
+    budget, what it loses to the oracle, and at what cost it beats the full-length baseline.
+
+    Few-step walks are compared tuned for the same measure; a gain over a long walk, or over D(z_hat), is of one setting
+    in all measures. distances: what measured them (``reconstruction.distances``); their names for readers are in
+    "distances".
+    """
+    few = [run for run in found if run.budget is not None]
+    methods: dict = {f"{budget:g}": {} for budget in budgets(found)}
+    for run in few:
+        of_method = methods[f"{run.budget:g}"].setdefault(run.method, {})
+        of_method[run.tuned_for] = means(found, run, n_resamples, seed)
+    compared: dict = {}
+    regrets: dict = {}
+    for budget in budgets(found):
+        of_budget = compared.setdefault(f"{budget:g}", {})
+        for method in opponents(found, budget):
+            for name in objectives(found):
+                ours, theirs = (
+                    Run("adaptive", budget, name),
+                    Run(method) if method in BASELINES else Run(method, budget, name),
+                )
+                if ours in found and theirs in found:
+                    of_budget.setdefault(method, {})[name] = gains(found, ours, theirs, n_resamples, seed)
+        regrets[f"{budget:g}"] = {name: regret(found, budget, name, n_resamples, seed) for name in objectives(found)}
+    images = max((len(_images(found[run])) for run in few), default=0)
+    return {
+        "distances": distance_names(distances, images),
+        "seeds": max(len(table) for table in found.values()),
+        "methods": methods,
+        "long": {run.method: means(found, run, n_resamples, seed) for run in found if run.budget is None},
+        "gains": compared,
+        "regret_to_oracle": regrets,
+        "nfe_ratio_100": nfe_ratio(found, compared, n_resamples, seed),
+    }
+
+
+def budget_table(summary: Mapping) -> pd.DataFrame:
+    """One row per run: mean NFE and quality with 95% intervals over seeds and images, and mean decodes; long walks
+    last.
+
+    summary: what :func:`metrics` says.
+    """
+    table = []
+    for budget, methods in summary["methods"].items():
+        for method, tuned in methods.items():
+            for name, of_run in tuned.items():
+                table.append({"budget": float(budget), "method": method, "tuned_for": name} | _spreads(of_run))
+    for method, of_run in summary["long"].items():
+        table.append({"budget": math.nan, "method": method, "tuned_for": ""} | _spreads(of_run))
+    return pd.DataFrame(table)
+
+
+def _spreads(of_run: Mapping[str, Mapping]) -> dict[str, float]:
+    row = {"images": of_run["nfe"]["n"], "seeds": of_run["nfe"]["seeds"]}
+    for name in ("nfe", *MEASURES):
+        row |= spread(name, of_run[name])
+    return row | {"decodes": of_run["decodes"]["value"]}
+
+
+def gain_table(summary: Mapping) -> pd.DataFrame:
+    """One row per budget, opponent and objective: gains of the adaptive walk, with 95% intervals over seeds and images.
+
+    summary: what :func:`metrics` says.
+    """
+    table = []
+    for budget, methods in summary["gains"].items():
+        for method, tuned in methods.items():
+            for name, of_run in tuned.items():
+                shared = of_run["nfe_ratio"]
+                row = {"budget": float(budget), "baseline": method, "tuned_for": name}
+                row |= {"images": shared["n"], "seeds": shared["seeds"]}
+                for gain in (measure.gain for measure in MEASURES.values()):
+                    row |= spread(gain, of_run[gain])
+                table.append(row | {"nfe_ratio": shared["value"]})
+    return pd.DataFrame(table)
+
+
+def frontier_table(found: Runs, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """One row per run: mean NFE and every measure that is drawn, all on the images that every run has, with the 95%
+    interval of the difference to the full-length baseline on the same images and seeds, laid around the run's mean.
+
+    So runs of 256 images and of 64 can stand in one figure. An interval that leaves out the baseline's mean is a
+    difference that chance does not explain; how much images differ, which all runs share, is not in it. Raises
+    ValueError where no two images are in every run.
+    """
+    shared = None
+    for table in found.values():
+        shared = _images(table) if shared is None else shared.intersection(_images(table))
+    if shared is None or len(shared) < 2:
+        raise ValueError("few-step walks and long walks: fewer than two images are in all of them; rerun walk_budgets.")
+    common = {run: table.loc[:, table.columns.get_level_values("image").isin(shared)] for run, table in found.items()}
+    baseline, rows = Run(ONE_FOR_ALL_SEEDS), []
+    for run in common:
+        ours, theirs = _on_common_ground(common, run, baseline)
+        row = {"budget": run.budget, "method": run.method, "tuned_for": run.tuned_for or ""}
+        row |= {"images": len(shared), "seeds": len(common[run]), "nfe": ours["nfe"].mean()}
+        for name in (measure.name for measure in in_figures()):
+            difference = crossed_bootstrap((ours[name], theirs[name]), lambda x, y: x - y, n_resamples, seed)
+            at = theirs[name].mean()
+            row |= {end: at + value for end, value in spread(name, difference).items()}
+        rows.append(row)
+    return pd.DataFrame(rows).astype({"budget": float})

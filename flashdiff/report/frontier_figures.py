@@ -1,0 +1,127 @@
+"""Figures of few-step walks: quality against evaluations for everything that was walked, and what adaptivity gains."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from flashdiff.measures import MEASURES, Measure, in_figures
+from flashdiff.report.names import DISTANCES, colour, label, marker
+from flashdiff.report.panels import better, gain_in_words, not_measured
+from flashdiff.report.style import NFE, PALETTE, canvas, need, steps_on_log_axis, styled
+from flashdiff.study.methods import adaptive
+
+LINES = {
+    "adaptive": {"color": "black", "marker": "o", "lw": 1.8},
+    "fixed": {"color": PALETTE[2], "marker": "s", "lw": 1.2},
+    "forward": {"color": PALETTE[4], "marker": "v", "lw": 1.2},
+    "oracle": {"color": "black", "ls": ":", "lw": 1.2},
+}
+"""How a few-step method is drawn, in the order of the legend; shuffled severities stand in the tables alone."""
+OTHERS = ({"color": PALETTE[9], "marker": "P", "lw": 1.2}, {"color": PALETTE[5], "marker": "*", "lw": 1.2})
+"""How walks with another solver are drawn, from the start again where they run out."""
+WIDTH = 3.38
+"""Inches per panel: two are 487 pt, the width of a printed page's text."""
+
+
+def _objective(measure: Measure, tuned: pd.Series) -> str:
+    """What the walks of a panel are tuned for: its measure, else the first that any is tuned for."""
+    known = [name for name in MEASURES if (tuned == name).any()]
+    return measure.name if measure.name in known else known[0]
+
+
+def _in_two_lines(words: str) -> str:
+    """The words of an axis that is too short for them in one line."""
+    return words.replace(", ", ",\n")
+
+
+def _bars(part: pd.DataFrame, column: str, scale: float = 1) -> list[pd.Series]:
+    return [scale * (part[column] - part[f"{column}_low"]), scale * (part[f"{column}_high"] - part[column])]
+
+
+@styled
+def frontier(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
+    """Quality against mean NFE, one panel per measure that is drawn: lines join the budgets of a few-step method, tuned
+    for the panel's measure; marks are long walks; at the left edge D(z_hat), without evaluations. With 95% intervals of
+    the difference to the full-length baseline, whose level is dashed, but for the oracle.
+
+    table: what :func:`flashdiff.report.frontier.frontier_table` says; distances: what readers call the study's
+    (:func:`flashdiff.report.names.distance_names`). A measure that is NaN throughout is drawn as not measured.
+    """
+    measures = in_figures()
+    ends = ("", "_low", "_high")
+    need(table, "method", "tuned_for", "nfe", *(f"{measure.name}{end}" for measure in measures for end in ends))
+    figure, axes = canvas(columns=len(measures), width=WIDTH, height=3.5)
+    few = table[table.tuned_for != ""]
+    for axis, measure in zip(axes[0], measures, strict=True):
+        if table[measure.name].isna().all():
+            not_measured(axis, xlabel=NFE, ylabel=_in_two_lines(better(measure, distances)))
+            continue
+        _lines(axis, few[few.tuned_for == _objective(measure, few.tuned_for)], measure.name)
+        _marks(axis, table[table.tuned_for == ""].set_index("method"), measure.name)
+        steps_on_log_axis(axis)
+        axis.xaxis.get_major_locator().set_params(subs=(1, 3), numticks=12)  # 3 and 30 are near what is asked for
+        axis.set(xlabel=NFE, ylabel=_in_two_lines(better(measure, distances)))
+    shown = {text: handle for axis in axes[0] for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _lines(axis: Axes, few: pd.DataFrame, column: str) -> None:
+    """Every few-step method of a panel that has a style, intervals included but for those of the oracle."""
+    others = [m for m in few.method.unique() if m not in LINES and m != "shuffled"]
+    styles = LINES | {method: OTHERS[number % len(OTHERS)] for number, method in enumerate(others)}
+    for method in [method for method in styles if (few.method == method).any()]:
+        part = few[few.method == method].sort_values("nfe")
+        bars = None if method == "oracle" else _bars(part, column)
+        front = {"ms": 4, "capsize": 2, "zorder": 3 if method == "adaptive" else 2}
+        axis.errorbar(part.nfe, part[column], yerr=bars, label=label(method), **front, **styles[method])
+
+
+def _marks(axis: Axes, long: pd.DataFrame, column: str) -> None:
+    """Long walks as marks, the baseline's level, and D(z_hat) at the left edge with its level."""
+    for method in [m for m in (*adaptive(long.index), "full_length") if m in long.index]:
+        row = long.loc[[method]]
+        style = {"fmt": marker(method), "ms": 7, "capsize": 2, "color": colour(method)}
+        axis.errorbar(row.nfe, row[column], yerr=_bars(row, column), label=label(method), **style)
+    if "full_length" in long.index:
+        axis.axhline(long.loc["full_length", column], color=colour("full_length"), ls="--", lw=1)
+    nothing = "no_diffusion"
+    if nothing in long.index:  # a logarithmic axis has no place for no evaluations
+        at = long.loc[nothing, column]
+        style = {"color": colour(nothing), "ls": "-.", "lw": 1}
+        axis.axhline(at, **style)
+        style |= {"marker": "<", "ms": 6, "clip_on": False, "label": f"{label(nothing)}, NFE 0"}
+        axis.plot([0], [at], transform=axis.get_yaxis_transform(), **style)
+
+
+@styled
+def gain_over_fixed(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
+    """What Flash with few steps gains at each budget over the best fixed start and steps, both tuned for the panel's
+    measure, with 95% intervals over seeds and images; zero is no gain. One panel per measure that is drawn.
+
+    table: what :func:`flashdiff.report.frontier.gain_table` says; distances: what readers call the study's.
+    """
+    measures = in_figures()
+    ends = ("", "_low", "_high")
+    need(table, "budget", "baseline", "tuned_for", *(f"{m.gain}{end}" for m in measures for end in ends))
+    over = table[table.baseline == "fixed"]
+    figure, axes = canvas(columns=len(measures), width=WIDTH, height=2.4)
+    for axis, measure in zip(axes[0], measures, strict=True):
+        labels = {
+            "xlabel": "mean evaluations asked (budget)",
+            "ylabel": _in_two_lines(gain_in_words(measure, distances)),
+        }
+        if over[measure.gain].isna().all():
+            not_measured(axis, **labels)
+            continue
+        part = over[over.tuned_for == _objective(measure, over.tuned_for)].sort_values("budget")
+        scale = 100 if measure.relative else 1
+        axis.axhline(0, color="0.4", lw=1)
+        bars = _bars(part, measure.gain, scale)
+        style = {"color": "black", "marker": "o", "ms": 4, "lw": 1.2, "capsize": 2}
+        axis.errorbar(part.budget, scale * part[measure.gain], yerr=bars, **style)
+        steps_on_log_axis(axis)
+        axis.set(xticks=part.budget, **labels)
+    return figure
