@@ -49,6 +49,18 @@ class Start(Protocol):
     def __call__(self, prior: Prior, severity: Severity, noise: Tensor) -> StartPoint: ...
 
 
+class AdaptiveStart(Start, Protocol):
+    """A rule whose index follows from the predicted variance (B,) alone, so that its cost is known before any walk."""
+
+    def index(self, prior: Prior, variance: Tensor) -> Tensor:
+        """Where the walks begin, (B,) int64."""
+        ...
+
+    def cost(self, index: Tensor) -> Tensor:
+        """The denoiser evaluations that finding a start at these indices takes, (B,)."""
+        ...
+
+
 @dataclass(frozen=True)
 class PublishedStart:
     """The paper's rule: SNR(i) = 1 / sigma^2 and z = sqrt(1 - c sigma^2) z_hat + sqrt(c sigma^2) eps.
@@ -64,7 +76,13 @@ class PublishedStart:
     def __call__(self, prior, severity, noise):
         share = per_sample((self.correction * severity.variance).clamp(max=1), noise)
         z = (1 - share).sqrt() * severity.z_hat + share.sqrt() * noise
-        return StartPoint(match_snr(prior, severity.variance), z)
+        return StartPoint(self.index(prior, severity.variance), z)
+
+    def index(self, prior, variance):
+        return match_snr(prior, variance)
+
+    def cost(self, index):
+        return torch.zeros_like(index)
 
 
 @dataclass(frozen=True)
@@ -82,10 +100,16 @@ class ConsistentStart:
         check_fields(self)
 
     def __call__(self, prior, severity, noise):
-        i = match_snr(prior, self.k * severity.variance)
+        i = self.index(prior, severity.variance)
         fresh = per_sample(((self.k - 1) * severity.variance).sqrt(), noise)
         signal = per_sample(prior.signal(i), noise).to(noise.dtype)
         return StartPoint(i, signal.sqrt() * (severity.z_hat + fresh * noise))
+
+    def index(self, prior, variance):
+        return match_snr(prior, self.k * variance)
+
+    def cost(self, index):
+        return torch.zeros_like(index)
 
 
 @dataclass(frozen=True)
@@ -105,7 +129,7 @@ class InversionStart:
 
     def __call__(self, prior, severity, noise):
         with torch.no_grad():
-            target = match_snr(prior, severity.variance)
+            target = self.index(prior, severity.variance)
             z, at = severity.z_hat.clone(), torch.full_like(target, -1)
             evaluations = torch.zeros_like(target)
             while bool((going := at < target).any()):
@@ -118,6 +142,12 @@ class InversionStart:
                 at[going] = to
                 evaluations[going] += 1
             return StartPoint(target, z, evaluations)
+
+    def index(self, prior, variance):
+        return match_snr(prior, variance)
+
+    def cost(self, index):
+        return (index + self.stride) // self.stride  # index + 1 indices above clean, rounded up to whole strides
 
 
 @dataclass(frozen=True)
@@ -140,7 +170,7 @@ class FixedStart:
         return StartPoint(i, signal.sqrt() * severity.z_hat + (self.fresh * (1 - signal)).sqrt() * noise)
 
 
-STARTS: dict[str, type[Start]] = {
+STARTS: dict[str, type[AdaptiveStart]] = {
     "published": PublishedStart,
     "consistent": ConsistentStart,
     "inversion": InversionStart,

@@ -49,6 +49,12 @@ def _psnr(images, truth, distances):
     return psnr(images, truth)
 
 
+def _frame_psnr(images, truth, distances):
+    from flashdiff.measures.quality import frame_psnr
+
+    return frame_psnr(images, truth)
+
+
 def _ssim(images, truth, distances):
     from flashdiff.measures.quality import ssim
 
@@ -63,6 +69,7 @@ MEASURES: dict[str, Measure] = {
     measure.name: measure
     for measure in (
         Measure("psnr", "PSNR", "dB", "psnr_gain_db", _psnr),
+        Measure("frame_psnr", "PSNR without the padding", "dB", "frame_psnr_gain_db", _frame_psnr, in_figures=False, optional=True),
         Measure("ssim", "SSIM", "", "ssim_gain", _ssim, in_figures=False),
         Measure("perceptual", "perceptual distance", "", "perceptual_gain", _perceptual, higher_is_better=False, relative=True,
                 optional=True),

@@ -11,6 +11,7 @@ METHODS = {
     "no_diffusion": "no diffusion, D(ẑ)",
     "full_length": "full-length baseline",
     "fixed_mean": "fixed start, equal NFE",
+    "fixed_fresh": "fixed start, published noise, equal NFE",
 }
 """The methods that have no start rule."""
 FEW_STEPS = {
@@ -29,6 +30,7 @@ COLOURS = {
     "no_diffusion": "0.45",
     "full_length": PALETTE[7],
     "fixed_mean": PALETTE[2],
+    "fixed_fresh": PALETTE[5],
     "flash": (PALETTE[0], PALETTE[1], PALETTE[3], PALETTE[6]),
     "shuffled": (PALETTE[9], PALETTE[8], PALETTE[6], PALETTE[3]),
     "random": (PALETTE[4], PALETTE[5], PALETTE[6], PALETTE[1]),

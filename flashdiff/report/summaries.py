@@ -19,8 +19,12 @@ def ordering_metrics(rows: pd.DataFrame, seed: int = 0, n_resamples: int = 2000)
     from flashdiff.severity import ordering_accuracy
 
     sigma = rows.sort_values(["image", "t"]).groupby("image").sigma_hat.apply(np.array)
-    accuracy = ordering_accuracy(torch.from_numpy(np.stack(sigma.to_list()))).numpy()
-    return {"ordering_accuracy": bootstrap(accuracy, np.mean, n_resamples, seed), "levels": int(rows.t.nunique())}
+    answers = torch.from_numpy(np.stack(sigma.to_list()))
+    accuracy = {"ordering_accuracy": False, "ordering_accuracy_strict": True}
+    return {
+        name: bootstrap(ordering_accuracy(answers, strict).numpy(), np.mean, n_resamples, seed)
+        for name, strict in accuracy.items()
+    } | {"levels": int(rows.t.nunique())}
 
 
 def severity_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distances: str = "features") -> dict:
@@ -44,10 +48,13 @@ def severity_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distan
     return summary
 
 
-def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distances: str = "features") -> dict:
+def reconstruction_metrics(
+    rows: pd.DataFrame, n_resamples: int, seed: int = 0, distances: str = "features", costs: pd.DataFrame | None = None
+) -> dict:
     """Quality and cost of every method, and the paired gains of the adaptive ones over every baseline.
 
-    distances: what measured them (``reconstruction.distances``); their names for readers are in "distances".
+    costs: :func:`flashdiff.study.comparison.costs` of more images than were reconstructed, for start, nfe and nfe_ratio of
+    the methods that it has; distances: what measured them (``reconstruction.distances``); their names for readers are in "distances".
     """
     methods = {}
     for method, part in rows.groupby("method", sort=False):
@@ -63,6 +70,14 @@ def reconstruction_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, 
         }
         for method in adaptive(methods)
     }
+    counted = {} if costs is None else dict(iter(costs.groupby("method")))
+    for method in gains.keys() & counted.keys() if "full_length" in counted else ():
+        ours, theirs = counted[method], counted["full_length"].nfe.to_numpy(dtype=float)
+        for name in ("start", "nfe"):
+            methods[method][name] = bootstrap(ours[name].to_numpy(dtype=float), np.mean, n_resamples, seed)
+        gains[method]["full_length"]["nfe_ratio"] = bootstrap(
+            (ours.nfe.to_numpy(dtype=float), theirs), lambda a, b: np.mean(b) / np.mean(a), n_resamples, seed
+        )
     names = distance_names(distances, rows.image.nunique())
     return {"distances": names, "methods": methods, "gains": gains}
 

@@ -30,14 +30,18 @@ from flashdiff.solvers import build as build_solver
 from flashdiff.solvers import check
 from flashdiff.starts import STARTS, FixedStart, Start, match_snr
 from flashdiff.study.experiments import uniform_levels
-from flashdiff.study.methods import flash_method
+from flashdiff.study.methods import EQUAL_COST, flash_method
 from flashdiff.study.records import significant
 from flashdiff.study.store import Store
-from flashdiff.study.tuned import Choice, flash_of, solver_of
+from flashdiff.study.tuned import Choice, flash_of, solver_of, start_of
 from flashdiff.training.loop import keyed
 
 RUNS = ".build/reconstruct/{pair}/run"
 """Where the reconstructions of a pair lie, below the study's folder, until its stage has saved its results."""
+ENOUGH = 1000
+"""Images below which a Frechet distance says nothing: two sets of 64 true images lie 2.5 apart, methods differ by 0.05."""
+FRESH = dict(zip(EQUAL_COST, (0.0, 1.0), strict=True))
+"""Their shares of fresh noise."""
 Chosen = Mapping[str, Choice]
 """Method -> what tuning found for it."""
 
@@ -145,9 +149,9 @@ def tune(bench: Bench, candidates: Mapping[str, Mapping]) -> tuple[dict[str, dic
     """Choose every method's solver fields and start options by mean PSNR on ``bench``'s validation images.
 
     candidates: {"solver": {field: values}, "starts": {rule: {option: values}}}, a study's ``tune.candidates`` of the
-    solver; all combinations are tried. The fixed start, at the mean of the adaptive ones and so at equal mean NFE, tries
-    both shares of fresh noise. Returns the choices {method: {"solver": ..., "start": ...}} for full_length, the adaptive
-    methods and fixed, and the table of all trials: method, the options, nfe, and means of the measures.
+    solver; all combinations are tried. The fixed starts, at the mean of the adaptive ones and so at equal mean NFE,
+    are without fresh noise and with nothing but it. Returns the choices {method: {"solver": ..., "start": ...}} for
+    full_length, the adaptive methods and both fixed starts, and the table of all trials: method, the options, nfe, and means of the measures.
     """
     settings = combinations(candidates["solver"])
     starts: dict[str, list[tuple[dict, str | Start | None]]] = {
@@ -155,7 +159,8 @@ def tune(bench: Bench, candidates: Mapping[str, Mapping]) -> tuple[dict[str, dic
         for rule in STARTS
         if rule in candidates["starts"]
     }
-    starts["fixed"] = [({"fresh": f}, FixedStart(bench.mean_start, f)) for f in (0.0, 1.0)]
+    for method, fresh in FRESH.items():
+        starts[method] = [({"fresh": fresh}, FixedStart(bench.mean_start, fresh))]
     starts["full_length"] = [({}, None)]
     trials, chosen = [], {}
     for method, options in starts.items():
@@ -181,25 +186,26 @@ def methods(
 ) -> Iterator[tuple[str, Flash | FullLength, Severity | None]]:
     """Every method of the comparison by name, with the severity it is told (None: its encoder's own).
 
-    no_diffusion (D(z_hat)), the adaptive methods that were tuned, fixed_mean (start at the mean of the adaptive ones:
-    equal mean NFE), fixed_<start>, full_length, and with ``controls`` for each start rule two negative controls:
+    no_diffusion (D(z_hat)), the adaptive methods that were tuned, fixed_mean and fixed_fresh (start at the mean of the
+    adaptive ones: equal mean NFE), fixed_<start>, full_length, and with ``controls`` for each start rule two negative controls:
     shuffled_<rule> (sigma_hat permuted over the images) and random_<rule> (index uniform on 0..2 x mean).
     """
     severity = bench.severity
     shuffled = shuffled_severity(bench)
     random = severity._replace(variance=_random_variance(bench).to(severity.variance))
     adaptive = {rule: bench.flash(rule, chosen[m]) for rule in STARTS if (m := flash_method(rule)) in chosen}
-    fixed = FixedStart(bench.mean_start, chosen["fixed"]["start"]["fresh"])
+    fixed = FixedStart(bench.mean_start, FRESH["fixed_mean"])
 
-    yield "no_diffusion", bench.flash(FixedStart(-1), chosen["fixed"]), severity
+    yield "no_diffusion", bench.flash(FixedStart(-1), chosen["fixed_mean"]), severity
     for rule, run in adaptive.items():
         yield flash_method(rule), run, None
-    yield "fixed_mean", bench.flash(fixed, chosen["fixed"]), severity
+    for method, fresh in FRESH.items():
+        yield method, bench.flash(replace(fixed, fresh=fresh), chosen[method]), severity
     for rule, run in adaptive.items() if controls else ():
         yield f"shuffled_{rule}", run, shuffled
         yield f"random_{rule}", run, random
     for index in fixed_starts:
-        yield f"fixed_{index}", bench.flash(replace(fixed, index=index), chosen["fixed"]), severity
+        yield f"fixed_{index}", bench.flash(replace(fixed, index=index), chosen["fixed_mean"]), severity
     yield "full_length", bench.full_length(chosen["full_length"]), None
 
 
@@ -270,6 +276,35 @@ def tabulate(bench: Bench, results: Mapping[str, Result]) -> tuple[pd.DataFrame,
     return pd.concat(tables, ignore_index=True), timings
 
 
+def costs(bench: Bench, chosen: Chosen, rows: pd.DataFrame) -> pd.DataFrame:
+    """What long walks of the bench's images cost, by their severity alone: columns method, image, start, nfe; nothing walks.
+
+    So the ratio of evaluations does not hang on the few images that are reconstructed. For the adaptive methods and
+    full_length; rows: :func:`tabulate` of reconstructed images, on which the count is checked: a method whose steps take
+    another number of evaluations than one is left out.
+    """
+    tables = []
+    for method, choice in chosen.items():
+        solver = solver_of(bench.solver, choice)
+        rule = next((rule for rule in STARTS if flash_method(rule) == method), None)
+        if rule is not None:
+            start = start_of(rule, choice)
+            index = start.index(bench.prior, bench.severity.variance.to(bench.prior.abar.device)).cpu()
+            paid = start.cost(index)
+        elif method == "full_length":
+            index = torch.full((len(bench.truth),), solver.walk.first(bench.prior))
+            paid = torch.zeros_like(index)
+        else:
+            continue
+        steps = {int(i): len(solver.walk(bench.prior, int(i))) for i in index.unique()}
+        nfe = [steps[int(i)] + int(cost) for i, cost in zip(index, paid, strict=True)]
+        table = pd.DataFrame({"method": method, "image": np.arange(len(index)), "start": index.numpy(), "nfe": nfe})
+        walked = rows[rows.method == method].merge(table, on=["image", "start"], suffixes=("", "_counted"))
+        if len(walked) and (walked.nfe == walked.nfe_counted).all():
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["method", "image", "start", "nfe"])
+
+
 def shuffled_severity(bench: Bench) -> Severity:
     """Every image's own estimate with the predicted error of another image: a negative control."""
     other = _cyclic_shuffle(len(bench.severity.variance), bench.seed)
@@ -295,7 +330,12 @@ def _random_variance(bench: Bench) -> Tensor:
 def frechet_distances(
     distances: Distances, truth: Tensor, images: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, float | int | None]]:
-    """{method: {"value", "n"}}: Frechet distance of every method's images to the true ones; None: not measured."""
+    """{method: {"value", "n"}}: Frechet distance of every method's images to the true ones; None: not measured.
+
+    Fewer than ENOUGH images are not measured.
+    """
+    if len(truth) < ENOUGH:
+        return {method: {"value": None, "n": len(truth)} for method in images}
     found = distances.frechet({method: torch.from_numpy(part) for method, part in images.items()}, truth)
     return {method: {"value": significant(value), "n": len(truth)} for method, value in found.items()}
 

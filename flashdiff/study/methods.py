@@ -6,6 +6,8 @@ from flashdiff.starts import STARTS
 
 MAIN = "consistent"
 """The start rule that stands for Flash where there is room for one, in the studies that have it."""
+EQUAL_COST = ("fixed_mean", "fixed_fresh")
+"""One start for all images, at the mean of the adaptive ones: z_hat as it is, and z_hat with the published rule's noise."""
 CONTROLS = ("shuffled", "random")
 """Negative controls, one per start rule: severities of other images, and starts that know nothing of the image."""
 
@@ -41,7 +43,7 @@ def main_rule(rules: Iterable[str]) -> str:
 
 def baselines(method: str) -> tuple[str, ...]:
     """What an adaptive method is compared with. Controls share its start rule: else they would measure the rule."""
-    return "full_length", "no_diffusion", "fixed_mean", *controls(method.removeprefix("flash_"))
+    return "full_length", "no_diffusion", *EQUAL_COST, *controls(method.removeprefix("flash_"))
 
 
 def fixed_starts(methods: Iterable[str]) -> list[str]:
@@ -51,4 +53,4 @@ def fixed_starts(methods: Iterable[str]) -> list[str]:
 
 def ladder(methods: Iterable[str]) -> list[str]:
     """The fixed starts that a study lists, without the one of equal mean cost."""
-    return [method for method in fixed_starts(methods) if method != "fixed_mean"]
+    return [method for method in fixed_starts(methods) if method not in EQUAL_COST]
