@@ -16,7 +16,6 @@ from flashdiff.datasets.splits import to_float
 from flashdiff.degradations import Degradation, measure
 from flashdiff.prior import Prior
 
-
 GATE_OPEN = 2.0
 """Where the gate of a correcting encoder begins: sigmoid(2) = 0.88 of E0(y) passes, and its gradient is alive."""
 

@@ -80,7 +80,8 @@ def measure(
     """Degrade clean images and add Gaussian noise: y = A(x; t) + noise_std n, n keyed by (seed, image id, draw).
 
     x (B, C, H, W) in [-1, 1]; t in [0, 1], one for all or (B,); noise_std >= 0 in [-1, 1] units (twice that of [0, 1]);
-    ids (B,) integers >= 0, by default 0..B-1; draw >= 0 counts the measurements of the same images. Raises ValueError for NaN, another range, or sizes that do not fit.
+    ids (B,) integers >= 0, by default 0..B-1; draw >= 0 counts the measurements of the same images. Raises ValueError for NaN,
+    another range, or sizes that do not fit.
     """
     if x.ndim != 4:
         raise ValueError(f"x: shape {tuple(x.shape)}; images are (B, C, H, W).")

@@ -43,9 +43,18 @@ def severity_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distan
     summary["expected_calibration_error"] = significant(gap)
     summary["mean_start"] = bootstrap(rows.start.to_numpy(dtype=float), np.mean, n_resamples, seed)
     summary |= {f"start_p{q:02d}": float(np.percentile(rows.start, q)) for q in (5, 95)}
+    summary["start_spread"] = bootstrap(rows.start.to_numpy(dtype=float), _spread, n_resamples, seed)
+    for name, column in (("encoder_error_clean", "clean_sbar"), ("clean_psnr", "clean_psnr")):
+        summary[name] = bootstrap(rows[column].to_numpy(dtype=float), np.mean, n_resamples, seed)
     for name in ("kurtosis", "neighbour_correlation"):
         summary[name] = bootstrap(rows[name].to_numpy(), np.mean, n_resamples, seed)
     return summary
+
+
+def _spread(starts: np.ndarray) -> float:
+    """95th / 5th percentile of the evaluations from these indices down, so that index 0 has a ratio, too."""
+    low, high = np.percentile(starts + 1, (5, 95))
+    return float(high / low)
 
 
 def reconstruction_metrics(

@@ -134,8 +134,8 @@ def _best(trials: Sequence[Mapping], objective: str) -> Choice:
 def walks_of(bench: Bench, chosen: Mapping, controls: bool = True) -> Iterator[tuple[str, Choice, Severity]]:
     """Every run of the comparison: its name BUDGET/METHOD/OBJECTIVE, its setting, and the severity it is told.
 
-    Beside the methods of :func:`tune`: no_diffusion, D(z_hat), whose budget is 0; and with ``controls``, for the adaptive walk: shuffled (the severities of other images)
-    and oracle (the true error in place of the predicted one).
+    Beside the methods of :func:`tune`: no_diffusion, D(z_hat), whose budget is 0; and with ``controls``, for the adaptive walk:
+    shuffled (the severities of other images) and oracle (the true error in place of the predicted one).
     """
     nothing = {"rule": "fixed", "index": -1, "fresh": 0.0}
     yield "0/no_diffusion/psnr", {"solver": dict(bench.solver), "start": nothing}, bench.severity

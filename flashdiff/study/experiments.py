@@ -10,8 +10,9 @@ from flashdiff.datasets.splits import split_ids
 from flashdiff.degradations import Degradation, measure
 from flashdiff.measures import MEASURES
 from flashdiff.measures.features import Distances
+from flashdiff.measures.quality import psnr
 from flashdiff.prior import Prior
-from flashdiff.severity import SeverityEncoder, severity_at_levels
+from flashdiff.severity import SeverityEncoder, latent_error_variance, severity_at_levels
 from flashdiff.starts import match_snr
 
 
@@ -48,16 +49,19 @@ def severity_rows(
     """Predicted against true severity, one row per test image, the first of the split, at its own level t ~ U[0, 1].
 
     Columns: image, label, t, sigma_hat, sbar (true standard deviation of the latent error), a column per measure (of
-    D(z_hat)), start (index matched to sigma_hat), kurtosis (excess) and neighbour_correlation of the latent error.
+    D(z_hat)), start (index matched to sigma_hat), kurtosis (excess) and neighbour_correlation of the latent error,
+    clean_sbar and clean_psnr (sbar, and PSNR of D(z_hat) in dB, of the clean image itself, without noise).
     """
     ids = split_ids("test", len(x))
     t = uniform_levels(ids, seed, x)
     measurement = measure(x, degradation, t, noise_std, seed=seed, ids=ids)
     severity = encoder.infer(measurement.y).to("cpu")
-    error = severity.z_hat - prior.encode_in_slices(x)
+    z0 = prior.encode_in_slices(x)
+    error = severity.z_hat - z0
     images = prior.decode_in_slices(severity.z_hat, slice_size(x))
     centred = error - error.flatten(1).mean(1)[:, None, None, None]
     variance = centred.square().flatten(1).mean(1)
+    clean = encoder.infer(x).z_hat.cpu()
     vertical = (centred[:, :, 1:] * centred[:, :, :-1]).flatten(1).mean(1)
     horizontal = (centred[..., 1:] * centred[..., :-1]).flatten(1).mean(1)
     columns = {
@@ -70,5 +74,7 @@ def severity_rows(
         "start": match_snr(prior, severity.variance).cpu(),
         "kurtosis": centred.pow(4).flatten(1).mean(1) / variance**2 - 3,
         "neighbour_correlation": (vertical + horizontal) / (2 * variance),
+        "clean_sbar": latent_error_variance(clean, z0).sqrt(),
+        "clean_psnr": psnr(prior.decode_in_slices(clean, slice_size(x)), x),
     }
     return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})
