@@ -13,7 +13,7 @@ from flashdiff.study.digests import PACKAGE, code_of_module, code_of_notebook, o
 NOTEBOOKS = sorted((PACKAGE.parent / "notebooks").glob("*.ipynb"))
 NUMBERED = [path for path in NOTEBOOKS if path.name[0].isdigit()]
 COMPUTING = ("01_download", "02_train_prior", "02_use_prior", "04_train_severity", "05_measure_severity",
-             "08_tune_step_size", "09_reconstruct")  # fmt: skip
+             "08_tune_step_size", "09_reconstruct", "12_tune_budgets", "13_walk_budgets", "14_other_seeds")  # fmt: skip
 DRAWING = ("03_look_at_prior", "06_ordering_accuracy", "07_severity_correlation", "10_reconstruction", "11_speed_up",
            "15_frontier", "16_report")  # fmt: skip
 MODULES = {
