@@ -27,10 +27,10 @@ class LatentDiffPIR:
     With u = D(z0_hat(z_i)), and delta = lam (1 - abar_i) / abar_i for the variance of its error,
 
         x = argmin_x ||y - A(x)||^2 / (2 noise_std^2) + ||x - u||^2 / (2 delta)
-        z_{i_prev} = z'_{i_prev} + sqrt(abar_{i_prev}) (E(x) - E(u))
+        z0 = z0_hat + E(x) - E(u)
 
-    where z' is the unconditional step from z_i: with stochasticity 0, the default, the result is
-    sqrt(abar_{i_prev}) (z0_hat + E(x) - E(u)) + sqrt(1 - abar_{i_prev}) eps with the denoiser's own eps. E(u) is
+    and the unconditional step to i_prev starts from z_i and z0: with stochasticity 0, the default, it is
+    sqrt(abar_{i_prev}) z0 + sqrt(1 - abar_{i_prev}) eps with eps = (z_i - sqrt(abar_i) z0) / sqrt(1 - abar_i). E(u) is
     subtracted so that what the autoencoder loses in a round trip cancels. The data term weighs delta / noise_std^2 times
     the other; without noise it is all that counts, and x is the image nearest to u among those that explain y best.
 
@@ -40,12 +40,11 @@ class LatentDiffPIR:
     this sample that follow. stochasticity in [0, 1]: of the unconditional step, 1 is ancestral (DDPM). walk: the indices
     visited. A step costs one evaluation, one decode and two encodes.
 
-    Source: Zhu et al. 2023 (DiffPIR), Alg. 1, whose lambda is 1 / lam, whose zeta divides the noise otherwise than
-    stochasticity does, and which reads eps off z_i and the corrected estimate; that was worse here
-    (docs/decisions.md). Spagnoletti et al. 2025 (LATINO), for a proximal step between decoder and encoder.
+    Source: Zhu et al. 2023 (DiffPIR), Alg. 1, whose lambda is 1 / lam, and whose zeta divides the noise otherwise than
+    stochasticity does; Spagnoletti et al. 2025 (LATINO), for a proximal step between decoder and encoder.
     """
 
-    lam: Annotated[float, Field(gt=0, description="variance of the decoded estimate's error where abar is 1/2")] = 0.03
+    lam: Annotated[float, Field(gt=0, description="variance of the decoded estimate's error where abar is 1/2")] = 0.3
     iterations: Annotated[int, Field(ge=1, description="of the proximal step, in pixels")] = 10
     stochasticity: Annotated[float, Field(ge=0, le=1, description="1 ancestral (DDPM) steps, 0 deterministic DDIM")] = (
         0.0
@@ -67,9 +66,8 @@ class LatentDiffPIR:
             # in full precision also under autocast: residuals near the noise are differences of nearly equal numbers
             with torch.autocast(u.device.type, enabled=False):
                 x = nearer(operator, y, u, per_sample(mu, u).to(u.dtype), self.iterations)
-            move = prior.encode(x).to(z.dtype) - prior.encode(u).to(z.dtype)
-            signal = per_sample(prior.signal(i_prev), z).sqrt().to(z.dtype)
-            z_prev = prior.reverse(z, z0, i, i_prev, noise(), self.stochasticity) + signal * move
+            z0 = z0 + prior.encode(x).to(z.dtype) - prior.encode(u).to(z.dtype)
+            z_prev = prior.reverse(z, z0, i, i_prev, noise(), self.stochasticity)
             return Step(z_prev, evaluations=1, decodes=1, encodes=2)
 
 
@@ -119,7 +117,9 @@ def gradient_descent(operator: Operator, y: Tensor, u: Tensor, mu: Tensor, itera
     for _ in range(iterations):
         trial = x - length * gradient
         new, slope = look(trial)
-        lower = new < value
+        # What would gain less than the objective's own rounding is not taken: chance would decide.
+        gain = length * per_sample(gradient.square().flatten(1).sum(1), x)
+        lower = (new < value) & (gain > 1e3 * torch.finfo(x.dtype).eps * value)
         x, value, gradient = (torch.where(lower, a, b) for a, b in ((trial, x), (new, value), (slope, gradient)))
         length = torch.where(lower, length, length / 2)
     return x
