@@ -66,7 +66,9 @@ def test_classifier_behind_the_distances_knows_the_classes(images):
 
 
 @pytest.mark.parametrize(
-    "solver", [LDPS(), ReSample(max_iterations=3), LatentDAPS(mcmc_steps=3), LatentDiffPIR()], ids=lambda s: type(s).__name__
+    "solver",
+    [LDPS(), ReSample(max_iterations=3), LatentDAPS(mcmc_steps=3), LatentDiffPIR()],
+    ids=lambda s: type(s).__name__,
 )
 def test_batch_size_and_order_do_not_change_a_reconstruction(prior, images, solver):
     """In float32, on real images and the real prior: batches of 1, 7 and 64, in another order, to 1e-4."""
