@@ -33,11 +33,14 @@ def severity_rows(n=120):
         "sigma_hat": sigma,
         "sbar": sigma + rng.normal(0, 0.05, n),
         "psnr": 30 - 10 * sigma,
+        "frame_psnr": 29 - 10 * sigma,
         "ssim": 1 - sigma / 2,
         "perceptual": sigma / 3,
         "start": (100 * sigma).astype(int),
         "kurtosis": rng.normal(1, 0.3, n),
         "neighbour_correlation": rng.normal(0.2, 0.1, n),
+        "clean_sbar": rng.uniform(0.05, 0.1, n),
+        "clean_psnr": rng.normal(30, 1, n),
     }
     return pd.DataFrame(columns)
 
@@ -53,6 +56,7 @@ def reconstruction_rows(n=10):
         "flash_consistent": (adaptive + 20, 1.5),
         "flash_inversion": (adaptive, 1.2),
         "fixed_mean": (int(adaptive.mean()), 0.5),
+        "fixed_fresh": (int(adaptive.mean()), 0.2),
         "shuffled_published": (np.roll(adaptive, 1), 0.1),
         "shuffled_consistent": (np.roll(adaptive, 1), 0.2),
         "shuffled_inversion": (np.roll(adaptive, 1), 0.15),
@@ -75,6 +79,7 @@ def reconstruction_rows(n=10):
             "nfe": np.asarray(start) + 1,
             "decodes": np.asarray(start) + 2,
             "psnr": base + gain + rng.normal(0, 0.1, n),
+            "frame_psnr": base - 1 + gain,
             "ssim": 0.5 + gain / 10 + rng.normal(0, 0.01, n),
             "perceptual": 0.4 - gain / 10 + rng.normal(0, 0.01, n),
             "residual": 0.1 + rng.uniform(0, 0.01, n),
@@ -99,9 +104,9 @@ def exact_rows(n=12):
     base = rng.normal(22, 2, n)
     parts = []
     for method, gain, nfe in (("full_length", 0, 1000), ("flash_published", 1, 100), ("flash_consistent", 2, 125),
-                              ("no_diffusion", -1, 0), ("fixed_mean", 0.5, 100), ("shuffled_published", 0, 100), ("random_published", 0, 90),
+                              ("no_diffusion", -1, 0), ("fixed_mean", 0.5, 100), ("fixed_fresh", 0.25, 100), ("shuffled_published", 0, 100), ("random_published", 0, 90),
                               ("shuffled_consistent", 0, 100), ("random_consistent", 0, 90)):  # fmt: skip
-        parts.append(pd.DataFrame({"image": range(n), "method": method, "psnr": base + gain, "ssim": 0.5 + gain / 10,
+        parts.append(pd.DataFrame({"image": range(n), "method": method, "psnr": base + gain, "frame_psnr": base - 1 + gain, "ssim": 0.5 + gain / 10,
                                    "perceptual": 0.4 - gain / 10, "start": nfe - 1, "nfe": nfe, "decodes": nfe + 1, "residual": 0.1}))  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 

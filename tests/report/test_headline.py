@@ -22,10 +22,11 @@ from flashdiff.starts import STARTS
 from flashdiff.study import records as files
 
 KEYS = ["claim", "study", "degradation", "solver", "start", "budget", "value", "low", "high", "n", "unit", "distance", "measure", "verdict"]  # fmt: skip
-OF_ENCODER = ["ordering_accuracy", "spearman_level", "spearman_error", "calibration_ratio"]
-OF_START = ["mean_start", "nfe_ratio", "psnr_gain_db", "ssim_gain", "perceptual_gain", "wall_clock_ratio"]
+OF_ENCODER = ["ordering_accuracy", "ordering_accuracy_strict", "spearman_level", "spearman_error", "calibration_ratio",
+              "encoder_error_clean", "start_spread"]  # fmt: skip
+OF_START = ["mean_start", "nfe_ratio", "psnr_gain_db", "frame_psnr_gain_db", "ssim_gain", "perceptual_gain", "wall_clock_ratio"]
 OF_BUDGET = ["adaptive_vs_best_fixed_few", "regret_to_oracle"]
-CONTROLS = ["adaptive_vs_best_fixed", "shuffled_severity", "random_start"]
+CONTROLS = ["adaptive_vs_best_fixed", "adaptive_vs_fresh_fixed", "shuffled_severity", "random_start"]
 
 
 def strict(text):
@@ -54,7 +55,7 @@ def test_every_claim_is_there_for_every_degradation_and_solver(tmp_path):
                 assert units == ["dB", "relative"] * several if claim in CONTROLS + OF_BUDGET else len(units) == 1
             budgets = {claim: [r["budget"] for r in part if r["claim"] == claim] for claim in OF_BUDGET}
             assert budgets == {claim: [3, 3, 6, 6] for claim in OF_BUDGET}
-    assert len(records) == 4 * (4 + 3 * (6 + 2 * 3) + 1 + 2 * 2 * 2)
+    assert len(records) == 4 * (7 + 3 * (7 + 2 * 4) + 1 + 2 * 2 * 2)
     for record in records:
         assert list(record) == KEYS and record["study"] == "toy"
         assert record["verdict"] in {"reproduced", "not reproduced", "not tested"}
@@ -65,7 +66,7 @@ def test_a_degradation_without_a_solver_has_the_claims_of_its_encoder(tmp_path):
     records = headline.collect(tmp_path, "toy", ["gaussian_blur", "mixture"], [("gaussian_blur", "ldps")])
     alone = [r for r in records if r["degradation"] == "mixture"]
     assert [r["claim"] for r in alone] == OF_ENCODER and {r["solver"] for r in alone} == {None}
-    assert len(records) == 4 + 40 + 9
+    assert len(records) == 7 + 52 + 9
     assert {"", "LDPS"} == set(headline.to_frame(records).solver)
     assert readme.results_table(records).splitlines()[0].endswith("| gaussian blur, LDPS | mixture |")
     assert readme.results_table(records).count("| |") == 0 and " - |" in readme.results_table(records)
@@ -107,7 +108,7 @@ def test_values_are_those_of_the_rows(tmp_path):
         ratio = seconds["full_length"]["seconds"] / seconds[method]["seconds"]
         assert of("wall_clock_ratio", start)["value"] == pytest.approx(ratio, 1e-5)
         assert of("wall_clock_ratio", start)["low"] is None and of("wall_clock_ratio", start)["n"] == 10
-        controls = dict(zip(CONTROLS, ("fixed_mean", f"shuffled_{start}", f"random_{start}"), strict=True))
+        controls = dict(zip(CONTROLS, ("fixed_mean", "fixed_fresh", f"shuffled_{start}", f"random_{start}"), strict=True))
         for claim, baseline in controls.items():
             theirs = by[baseline]
             assert of(claim, start, "dB")["value"] == pytest.approx((ours.psnr - theirs.psnr).mean(), 1e-4)
@@ -187,7 +188,7 @@ EDGES = [
     ("wall_clock_ratio", interval(8.0), True),
     ("wall_clock_ratio", interval(7.999), False),
 ]
-GAINS = ["psnr_gain_db", "ssim_gain", "perceptual_gain", *CONTROLS, "adaptive_vs_best_fixed_few"]
+GAINS = ["psnr_gain_db", "frame_psnr_gain_db", "ssim_gain", "perceptual_gain", *CONTROLS, "adaptive_vs_best_fixed_few"]
 EDGES += [(claim, interval(0.2, 1e-6, 0.4), True) for claim in GAINS]
 EDGES += [(claim, interval(0.2, 0.0, 0.4), False) for claim in GAINS]
 EDGES += [(claim, interval(0.2, -0.1, 0.4), False) for claim in GAINS]

@@ -38,7 +38,7 @@ def chosen():
 
 def test_every_method_and_its_controls_run(bench, chosen, tmp_path):
     results = comparison.reconstruct(bench, chosen, [3, 10], tmp_path / "run")
-    expected = {"no_diffusion", "full_length", "fixed_mean", "fixed_3", "fixed_10", *methods.adaptive(chosen)}
+    expected = {"no_diffusion", "full_length", "fixed_mean", "fixed_fresh", "fixed_3", "fixed_10", *methods.adaptive(chosen)}
     expected |= {control for rule in methods.rules(chosen) for control in methods.controls(rule)}
     assert set(results) == expected
     start = match_snr(bench.prior, bench.severity.variance)
@@ -62,7 +62,7 @@ def test_without_controls_the_rest_is_the_same(bench, chosen, tmp_path):
     assert set(whole) - set(fewer) == {c for rule in methods.rules(chosen) for c in methods.controls(rule)}
     rows, _ = comparison.tabulate(bench, fewer)
     gains = summaries.reconstruction_metrics(rows, n_resamples=100)["gains"]
-    assert set(gains["flash_published"]) == {"full_length", "no_diffusion", "fixed_mean"}
+    assert set(gains["flash_published"]) == {"full_length", "no_diffusion", "fixed_mean", "fixed_fresh"}
     for method, result in fewer.items():
         assert torch.equal(result.images, whole[method].images)
 
@@ -118,7 +118,7 @@ def test_tuning_chooses_the_best_trial_of_every_method(bench):
     starts = {"published": {"correction": [1.0, 1.2]}, "consistent": {"k": [1.0]}, "inversion": {"stride": [2]}}
     chosen, trials = comparison.tune(bench, {"solver": {"eta": [0.0, 0.3]}, "starts": starts})
     counts = trials.groupby("method").size().to_dict()
-    assert counts == {"fixed": 4, "flash_consistent": 2, "flash_inversion": 2, "flash_published": 4, "full_length": 2}
+    assert counts == {"fixed_fresh": 2, "fixed_mean": 2, "flash_consistent": 2, "flash_inversion": 2, "flash_published": 4, "full_length": 2}
     for method, options in chosen.items():
         found = trials[trials.method == method]
         best = found.loc[found.psnr.idxmax()]
@@ -126,14 +126,14 @@ def test_tuning_chooses_the_best_trial_of_every_method(bench):
             assert best[field] == value
     assert set(chosen["flash_published"]["start"]) == {"correction"} and chosen["full_length"]["start"] == {}
     run = bench.flash(FixedStart(bench.mean_start, 1.0), {"solver": {"eta": 0.3}})(bench.measurement)
-    trial = trials[(trials.method == "fixed") & (trials.eta == 0.3) & (trials.fresh == 1.0)]
+    trial = trials[(trials.method == "fixed_fresh") & (trials.eta == 0.3)]
     assert trial.psnr.item() == pytest.approx(bench.quality(run.images)["psnr"].mean(), abs=1e-4)
 
 
 def test_a_single_candidate_is_taken_and_nothing_is_run_for_it(bench):
     starts = {"published": {"correction": [1.2]}, "consistent": {"k": [1.0, 1.5]}}
     chosen, trials = comparison.tune(bench, {"solver": {"eta": [0.3]}, "starts": starts})
-    assert set(trials.method) == {"flash_consistent", "fixed"}  # these have a choice
+    assert set(trials.method) == {"flash_consistent"}  # these have a choice
     assert chosen["flash_published"] == {"solver": {"eta": 0.3}, "start": {"correction": 1.2}}
     assert chosen["full_length"] == {"solver": {"eta": 0.3}, "start": {}}
     assert "flash_inversion" not in chosen
