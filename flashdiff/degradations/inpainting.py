@@ -34,13 +34,15 @@ class _Masked(Degradation):
 
 @dataclass(frozen=True)
 class RandomInpainting(_Masked):
-    """Random pixels dropped and filled with mid-grey (0): a share drop_max * t of them, the same in all channels.
+    """Random pixels dropped and filled with mid-grey (0): a share drop_max * t^exponent of them, the same in all channels.
 
-    The random field u in [0, 1)^{H x W} is fixed by ``field_seed`` and a pixel is dropped where u >= 1 - drop_max * t,
-    so masks are nested: more severe means strictly more pixels gone. Published: ratios 0.2 to 1, that is drop_max 0.8.
+    The random field u in [0, 1)^{H x W} is fixed by ``field_seed`` and a pixel is dropped where u >= 1 - share, so masks are
+    nested: more severe means strictly more pixels gone. An exponent above 1 makes more of the levels easy ones. Published:
+    ratios 0.2 to 1, that is drop_max 0.8, exponent 1.
     """
 
     drop_max: Annotated[float, Field(gt=0, le=1, description="share of pixels dropped at t = 1")] = 0.8
+    exponent: Annotated[float, Field(gt=0, description="of t in the share of pixels dropped")] = 1.0
     field_seed: Annotated[int, Field(ge=0, description="of the random field of all masks")] = 0
 
     def __post_init__(self):
@@ -48,7 +50,8 @@ class RandomInpainting(_Masked):
 
     def prepare(self, t, image_shape, ids):
         field = _uniform_field(self.field_seed, *image_shape[1:]).to(t)
-        return {"keep": (field < per_sample(1 - self.drop_max * t, field[None, None])).to(t)}
+        share = self.drop_max * t**self.exponent
+        return {"keep": (field < per_sample(1 - share, field[None, None])).to(t)}
 
 
 @lru_cache(maxsize=8)
