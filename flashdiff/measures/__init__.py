@@ -69,7 +69,7 @@ MEASURES: dict[str, Measure] = {
     measure.name: measure
     for measure in (
         Measure("psnr", "PSNR", "dB", "psnr_gain_db", _psnr),
-        Measure("frame_psnr", "PSNR without the padding", "dB", "frame_psnr_gain_db", _frame_psnr, in_figures=False, optional=True),
+        Measure("frame_psnr", "PSNR without the padding", "dB", "frame_psnr_gain_db", _frame_psnr, in_figures=False),
         Measure("ssim", "SSIM", "", "ssim_gain", _ssim, in_figures=False),
         Measure("perceptual", "perceptual distance", "", "perceptual_gain", _perceptual, higher_is_better=False, relative=True,
                 optional=True),

@@ -10,7 +10,7 @@ from scipy.optimize import isotonic_regression
 from flashdiff.measures import MEASURES, in_figures
 from flashdiff.report.intervals import CORRELATIONS, bootstrap, by_method, paired_gains
 from flashdiff.report.names import label
-from flashdiff.study.methods import adaptive, fixed_starts, flash_method, main_rule, rules
+from flashdiff.study.methods import EQUAL_COST, adaptive, fixed_starts, flash_method, main_rule, rules
 
 
 def save(table: pd.DataFrame, folder: str | Path, name: str) -> pd.DataFrame:
@@ -138,7 +138,7 @@ def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:
     """
     table = []
     for (degradation, solver), summary in summaries.items():
-        for method in ("no_diffusion", "full_length", "fixed_mean", *adaptive(summary["methods"])):
+        for method in ("no_diffusion", "full_length", *EQUAL_COST, *adaptive(summary["methods"])):
             if method not in summary["methods"]:
                 continue
             names = ("nfe", "decodes", *MEASURES)

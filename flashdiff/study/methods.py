@@ -47,8 +47,8 @@ def baselines(method: str) -> tuple[str, ...]:
 
 
 def fixed_starts(methods: Iterable[str]) -> list[str]:
-    """Those of the methods that start all images at one index."""
-    return [method for method in methods if method.startswith("fixed_")]
+    """Those of the methods that start all images at one index, without fresh noise: they differ in the index alone."""
+    return [method for method in methods if method.startswith("fixed_") and method != "fixed_fresh"]
 
 
 def ladder(methods: Iterable[str]) -> list[str]:

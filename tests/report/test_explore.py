@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from flashdiff.datasets.splits import split_ids
 from flashdiff.degradations import GaussianBlur, measure
 from flashdiff.flash import Flash
 from flashdiff.measures.quality import psnr
@@ -16,7 +17,7 @@ def test_look_agrees_with_the_functions_of_the_study(tiny_study):
     explorer = Explorer(tiny_study)
     look = explorer.look("gaussian_blur", image=2, t=0.4, restore=True)
     x = torch.from_numpy(look.images["clean"])[None]
-    measurement = measure(x, GaussianBlur(0.3, 3.0, 8), 0.4, 0.1, seed=0, ids=np.array([2]))
+    measurement = measure(x, GaussianBlur(0.3, 3.0, 8), 0.4, 0.1, seed=0, ids=split_ids("test", 3)[-1:])
     encoder = explorer.encoders["gaussian_blur"]
     severity = encoder.infer(measurement.y)
     assert look.sigma_hat == pytest.approx(float(severity.sigma_hat), rel=1e-6)

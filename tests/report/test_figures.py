@@ -266,7 +266,7 @@ def test_quality_of_methods_draws_every_method_that_has_a_name():
     named = table[~table.method.isin(ladder(table.method))]  # and not the ladder of fixed starts
     figure = figures.quality_of_methods(table)
     written = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert written == [f"{label(row.method)} ({row.nfe:.0f})" for row in named.itertuples()] and len(written) == 12
+    assert written == [f"{label(row.method)} ({row.nfe:.0f})" for row in named.itertuples()] and len(written) == 13
     for axis, column in zip(figure.axes, ("psnr", "perceptual"), strict=True):
         marks = errorbars(axis, along="x")
         assert list(marks) == written

@@ -167,8 +167,8 @@ def test_across_solvers_all_are_held_against_the_first_solvers_full_length():
 
     def pair(flash, full, nfe):
         columns = {"image": np.arange(8), "ssim": 0.5, "decodes": nfe + 1}
-        walked = {"method": "flash_consistent", "psnr": base + flash, "perceptual": 0.3, "nfe": nfe}
-        long = {"method": "full_length", "psnr": base + full, "perceptual": 0.4, "nfe": 10 * nfe}
+        walked = {"method": "flash_consistent", "psnr": base + flash, "frame_psnr": base, "perceptual": 0.3, "nfe": nfe}
+        long = {"method": "full_length", "psnr": base + full, "frame_psnr": base, "perceptual": 0.4, "nfe": 10 * nfe}
         return pd.concat([pd.DataFrame(columns | walked), pd.DataFrame(columns | long)])
 
     rows = {("blur", "ldps"): pair(1, 0, 100), ("blur", "ddim"): pair(3, -9, 40), ("hole", "psld"): pair(2, 1, 50)}

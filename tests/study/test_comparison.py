@@ -167,7 +167,7 @@ def test_cli_runs_a_pair_and_names_an_unknown_one(tiny_study, monkeypatch, capsy
         capsys.readouterr().err
     )
     assert cli.main(["reconstruct", "gaussian_blur", "ldps"]) == 0
-    assert "6 images by 11 methods on 1 processes" in capsys.readouterr().out
+    assert "6 images by 12 methods on 1 processes" in capsys.readouterr().out
 
 
 @pytest.mark.slow

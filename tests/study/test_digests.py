@@ -291,8 +291,8 @@ def test_a_computing_stage_does_not_depend_on_drawing_the_schema_or_the_runner(n
         ("study/schema.py", set()),
         ("datasets/lsun.py", {"01_download"}),
         ("weights/compvis_names.py", {"02_use_prior"}),
-        ("training/severity.py", {"04_train_severity"}),
-        ("study/comparison.py", {"08_tune_step_size", "09_reconstruct"}),
+        ("training/severity.py", {"04_train_severity", "14_other_seeds"}),
+        ("study/comparison.py", {"08_tune_step_size", "09_reconstruct", "12_tune_budgets", "13_walk_budgets", "14_other_seeds"}),
     ],
 )
 def test_an_edit_of_a_module_reruns_these_stages_and_no_other(module, notebooks):
