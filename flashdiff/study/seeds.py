@@ -21,13 +21,13 @@ RUNS = ".build/seeds/{pair}/run"
 """Where the trainings and the walks of a pair lie, below the study's folder, until their stage has saved its results."""
 METHODS = ("adaptive", "fixed")
 """The few-step methods that are repeated; the long walks are those with an adaptive start."""
-COLUMNS = ("budget", "method", "tuned_for", "image", "t", "sigma_hat", "sbar", "start", "nfe", *MEASURES, "seed")
+COLUMNS = ("budget", "method", "tuned_for", "image", "t", "sigma_hat", "sbar", "start", "nfe", "decodes", *MEASURES, "seed")
 
 
 def no_rows() -> pd.DataFrame:
     """The record of no seed, with its columns, so that a study without other seeds has the file, too."""
     text = ("method", "tuned_for")
-    whole = ("image", "start", "nfe", "seed")
+    whole = ("image", "start", "nfe", "decodes", "seed")
     kinds = {name: "object" if name in text else "int64" if name in whole else "float64" for name in COLUMNS}
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
 

@@ -11,7 +11,7 @@ import torch
 from flashdiff.datasets import mnist
 from flashdiff.datasets.fetch import installed_copy
 from flashdiff.datasets.mnist import fetch_fashion_mnist, idx_parts, read_idx
-from flashdiff.datasets.splits import SPLITS, open_split, to_float, write_splits
+from flashdiff.datasets.splits import SPLITS, open_split, split_ids, to_float, write_splits
 from flashdiff.datasets.study_data import prepare
 
 
@@ -239,3 +239,9 @@ def test_the_published_splits(tmp_path):
         "validation": "4e91f682927cb26b",
         "test": "f24cf301b160abd4",
     }
+
+
+def test_no_two_splits_share_an_id():
+    ids = [split_ids(name, 100_000) for name in SPLITS]
+    assert len(np.unique(np.concatenate(ids))) == 300_000 and all(part[0] >= 0 for part in ids)
+    np.testing.assert_array_equal(split_ids("test", 3), split_ids("test", 100)[:3])

@@ -43,6 +43,12 @@ def test_latents_have_about_unit_variance(prior, images):
     assert float(prior.encode(images).std()) == pytest.approx(1, abs=0.1)
 
 
+def test_every_latent_channel_lives(prior, images):
+    """A dead channel would enter every severity and every start; 64 images, so a tenth of tolerance."""
+    spread = prior.encode(images).transpose(0, 1).flatten(1).std(1)
+    assert float(spread.min()) > 0.9 and float(spread.max()) < 1.1
+
+
 def test_schedule_is_the_papers(prior):
     beta = np.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2
     np.testing.assert_allclose(prior.abar[:-1].numpy(), np.cumprod(1 - beta), rtol=1e-4)

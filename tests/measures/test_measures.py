@@ -25,6 +25,7 @@ def test_a_gain_is_positive_where_a_method_is_better(higher, relative, gain):
 def test_what_gains_are_counted_in():
     assert {name: measure.gain_unit for name, measure in MEASURES.items()} == {
         "psnr": "dB",
+        "frame_psnr": "dB",
         "ssim": "SSIM",
         "perceptual": "relative",
     }

@@ -113,9 +113,14 @@ def test_severity_metrics_on_a_known_relation():
             "start": (100 * t).astype(int),
             "kurtosis": 0.0,
             "neighbour_correlation": 0.1,
+            "clean_sbar": 0.05,
+            "clean_psnr": 30.0,
         }
     )
     summary = summaries.severity_metrics(rows, 100)
+    low, high = np.percentile((100 * t).astype(int) + 1, (5, 95))
+    assert summary["start_spread"]["value"] == pytest.approx(high / low, rel=1e-5)
+    assert summary["encoder_error_clean"]["value"] == 0.05
     assert summary["spearman_level"]["value"] == 1 and summary["calibration_ratio"]["value"] == pytest.approx(1.1)
     assert summary["expected_calibration_error"] == pytest.approx(0.1 * t.mean(), rel=1e-4)
 
@@ -141,3 +146,16 @@ def test_classifier_learns_labels_and_rotations(tmp_path):
         images[:32], np.full(32, -1), parameters | {"steps": 100}, tmp_path / "b.ckpt"
     )
     assert model.config.n_classes == 4 and curve.accuracy.iloc[-1] > 0.9
+
+
+def test_the_frame_is_what_the_padding_leaves():
+    """A border of -1 in all true images does not count; errors in it do not either."""
+    truth = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    truth[..., :2, :], truth[..., -2:, :], truth[..., :, :2], truth[..., :, -2:] = -1, -1, -1, -1
+    found = truth.clone()
+    found[..., 0, 0] = 1.0
+    found[..., 3, 3] -= 0.5
+    inner = found[..., 2:-2, 2:-2], truth[..., 2:-2, 2:-2]
+    np.testing.assert_allclose(quality.frame_psnr(found, truth), quality.psnr(*inner))
+    truth[0, 0, 0, 0] = 0.5  # one true pixel in the border: nothing is padding
+    np.testing.assert_allclose(quality.frame_psnr(found, truth), quality.psnr(found, truth))

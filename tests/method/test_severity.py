@@ -191,3 +191,20 @@ def test_noise_levels_are_drawn_per_image_from_their_range(tiny_prior):
     spread = (seen[0] - seen[0].flatten(1).mean(1)[:, None, None, None]).flatten(1).std(1)
     assert 0.08 < float(spread.min()) < 0.13 and 0.27 < float(spread.max()) < 0.35
     assert float(spread.mean()) == pytest.approx(0.2, abs=0.01)
+
+
+def test_no_level_of_one_seed_has_the_noise_of_another_seeds_level(tiny_encoder, monkeypatch):
+    """The level is in the counter: of 3 seeds x 4 levels all 12 measurements of a grey image are different."""
+    seen = []
+    monkeypatch.setattr(SeverityEncoder, "infer", lambda self, y: seen.append(y) or Severity(y, torch.ones(len(y))))
+    x, nothing = torch.zeros(1, 1, 16, 16), RandomInpainting(drop_max=1e-9)
+    for seed in range(3):
+        severity_at_levels(tiny_encoder, x, nothing, 0.1, torch.linspace(0, 1, 4), seed=seed)
+    assert len({y.numpy().tobytes() for y in seen}) == 12
+
+
+def test_strict_ordering_accuracy_counts_equal_answers_as_wrong():
+    constant = torch.full((2, 5), 0.3)
+    assert ordering_accuracy(constant).tolist() == [1, 1] and ordering_accuracy(constant, strict=True).tolist() == [0, 0]
+    rising = torch.linspace(0, 1, 5).expand(2, 5)
+    assert ordering_accuracy(rising, strict=True).tolist() == [1, 1]

@@ -60,14 +60,14 @@ def test_readme_shows_a_figure_that_is_there():
         assert (ROOT / figure).is_file(), figure
 
 
-@pytest.mark.parametrize("study_folder", [ROOT, ROOT / "studies/fashion-mnist-full"])
-def test_a_fresh_clone_does_not_choose_the_step_sizes_again(study_folder, tmp_path):
+@pytest.mark.parametrize("stage", ["tune", "tune_budgets", "other_seeds"])
+def test_a_fresh_clone_does_not_choose_the_step_sizes_again(stage, tmp_path):
     """The stage depends on the recipe that training writes: the one in git's lock must be the one of today's code."""
-    study = load(study_folder / "params.yaml")
-    lock = YAML(typ="safe").load((study_folder / "dvc.lock").read_text(encoding="utf-8"))
+    study = load(ROOT / "params.yaml")
+    lock = YAML(typ="safe").load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
     for name, pair in study.pairs.items():
         file = f"data/severity/{pair.degradation}.recipe.json"
-        (locked,) = [dep["md5"] for dep in lock["stages"][f"tune@{name}"]["deps"] if dep["path"] == file]
+        (locked,) = [dep["md5"] for dep in lock["stages"][f"{stage}@{name}"]["deps"] if dep["path"] == file]
         sections = select(study, "severity"), select(study, f"degradations.{pair.degradation}")
         write_json(tmp_path / file, recipe(study.seed, *sections))
         assert hashlib.md5((tmp_path / file).read_bytes()).hexdigest() == locked, name

@@ -338,7 +338,7 @@ def test_the_readme_table_has_a_column_per_pair_and_replaces_the_one_before(tmp_
     assert readme.with_table(text, "results", table) == text
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert (
-        lines[0][1:] == ["gaussian blur, LDPS", "random inpainting, LDPS"] and len(lines) == 2 + 4 + 3 * 6 + 1 + 2 * 2
+        lines[0][1:] == ["gaussian blur, LDPS", "random inpainting, LDPS"] and len(lines) == 2 + 7 + 3 * 7 + 1 + 2 * 2
     )
     cells = {line[0]: line[1:] for line in lines}
     for r in records:

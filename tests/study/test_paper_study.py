@@ -71,6 +71,13 @@ def stand_in(content: dict) -> dict:
             solver["max_iterations"] = 5
     content["tune"] |= {"n_images": 4, "batch_size": 4}
     content["reconstruction"] |= {"n_images": 5, "batch_size": 3, "fixed_starts": [20]}
+    content["budgets"] |= {"evaluations": [2], "n_images": 4, "batch_size": 4}
+    content["budgets"]["tune"] |= {"n_images": 4, "starts": [20]}
+    for walks in content["budgets"]["walks"].values():
+        for walk in walks:
+            walk["candidates"] = {field: values[:1] for field, values in walk["candidates"].items()}
+            if walk["solver"]["kind"] == "resample":
+                walk["solver"]["max_iterations"] = 5
     content["report"]["bootstrap"] = 100
     return content
 

@@ -185,11 +185,12 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
     ("section", "field", "value", "stages"),
     [
         ("report", "bootstrap", 150, {"correlate", "compare", "speedup", "frontier", "report"}),
-        ("correlation", "n_images", 15, {"measure_severity", "correlate"}),
-        ("severity", "lambda_sigma", 2.0, {"train_severity"}),
+        ("correlation", "n_images", 15, {"measure_severity", "correlate", "reconstruct"}),
+        ("severity", "lambda_sigma", 2.0, {"train_severity", "other_seeds"}),
         ("prior", "card_steps", 4, {"prior"}),
         ("tune", "n_images", 5, {"tune"}),
-        ("solvers", "ldps", {"kind": "ldps", "stochasticity": 0.5}, {"tune", "reconstruct"}),
+        ("budgets", "n_images", 5, {"walk_budgets", "other_seeds"}),
+        ("solvers", "ldps", {"kind": "ldps", "stochasticity": 0.5}, {"tune", "reconstruct", "walk_budgets", "other_seeds"}),
     ],
 )
 def test_a_parameter_changes_the_stages_that_read_it(study, section, field, value, stages):
