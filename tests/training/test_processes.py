@@ -204,9 +204,10 @@ def test_two_processes_train_the_encoder_of_one(tiny_study, monkeypatch):
     y = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (16, 1, 16, 16))).float()
     for a, b in zip(alone.infer(y), both.infer(y), strict=True):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        curve.drop(columns="spearman_error"), curve_alone.drop(columns="spearman_error"), rtol=1e-3
-    )
+    # rounding may turn a pair of nearly equal severities round: of ranks, a pair in a hundred may differ
+    ranks = ["spearman_error", "ordering_accuracy"]
+    np.testing.assert_allclose(curve.drop(columns=ranks), curve_alone.drop(columns=ranks), rtol=1e-3)
+    np.testing.assert_allclose(curve.ordering_accuracy, curve_alone.ordering_accuracy, atol=0.01)
 
 
 def test_processes_that_found_different_checkpoints_do_not_start(monkeypatch, tmp_path):
