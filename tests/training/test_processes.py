@@ -185,29 +185,32 @@ def test_an_unknown_degradation_and_missing_images_are_named(tiny_study, monkeyp
 
 @pytest.mark.slow
 def test_two_processes_train_the_encoder_of_one(tiny_study, monkeypatch):
-    """`accelerate launch ... flashdiff train` on two CPU processes; the stage then has nothing left to train."""
+    """`accelerate launch ... flashdiff train` on two CPU processes; the stage then has nothing left to train.
+
+    On inpainting: of the blur's pairs of levels, one has severities that differ by 1e-7, which rounding turns round; here the
+    nearest two differ by 1e-4.
+    """
     monkeypatch.chdir(tiny_study)
-    launch = [*LAUNCH, "-m", "flashdiff.cli", "train", "gaussian_blur"]
+    launch = [*LAUNCH, "-m", "flashdiff.cli", "train", "random_inpainting"]
     run = subprocess.run(launch, capture_output=True, text=True, env=ENVIRONMENT)
     assert run.returncode == 0, run.stderr[-3000:]
     (line,) = run.stdout.splitlines()
-    assert line.startswith("gaussian_blur: severity encoder trained for 20 steps on 2 processes")
+    assert line.startswith("random_inpainting: severity encoder trained for 20 steps on 2 processes")
 
-    alone, curve_alone = train_as_the_stage_does("gaussian_blur", "alone/encoder.ckpt")
+    alone, curve_alone = train_as_the_stage_does("random_inpainting", "alone/encoder.ckpt")
 
     def refuse(*arguments, **options):
         raise AssertionError("trained again what was finished")
 
     monkeypatch.setattr(training.Run, "advance", refuse)
-    both, curve = train_as_the_stage_does("gaussian_blur", ".build/severity/gaussian_blur/encoder.ckpt")
+    both, curve = train_as_the_stage_does("random_inpainting", ".build/severity/random_inpainting/encoder.ckpt")
     # not the weights one by one: a bias in front of a normalisation changes nothing, and Adam makes steps of its rounding
     y = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (16, 1, 16, 16))).float()
     for a, b in zip(alone.infer(y), both.infer(y), strict=True):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
-    # rounding may turn a pair of nearly equal severities round: of ranks, a pair in a hundred may differ
-    ranks = ["spearman_error", "ordering_accuracy"]
-    np.testing.assert_allclose(curve.drop(columns=ranks), curve_alone.drop(columns=ranks), rtol=1e-3)
-    np.testing.assert_allclose(curve.ordering_accuracy, curve_alone.ordering_accuracy, atol=0.01)
+    np.testing.assert_allclose(
+        curve.drop(columns="spearman_error"), curve_alone.drop(columns="spearman_error"), rtol=1e-3
+    )
 
 
 def test_processes_that_found_different_checkpoints_do_not_start(monkeypatch, tmp_path):
