@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 
 from flashdiff.flash import Flash
-from flashdiff.measures import MEASURES
 from flashdiff.severity import Severity, latent_error_variance
 from flashdiff.starts import FixedStart, match_snr
-from flashdiff.study.comparison import Bench, combinations, run_stored, shuffled_severity, tabulate
+from flashdiff.study.comparison import Bench, best, combinations, run_stored, shuffled_severity, tabulate
 
 OBJECTIVES = ("psnr", "perceptual")
 """What a few-step walk is tuned for: large and small steps differ in these two, so each is compared tuned for itself."""
@@ -111,7 +110,7 @@ def tune(
         methods = {method: [t for t in found if t["method"] == method] for method in tried}
         methods["forward"] = [t for t in methods["fixed"] if t["choice"]["start"]["fresh"] == 1]
         chosen[f"{budget:g}"] = {
-            method: {objective: _best(candidates, objective) for objective in OBJECTIVES}
+            method: {objective: best(candidates, objective) for objective in OBJECTIVES}
             for method, candidates in methods.items()
             if candidates
         }
@@ -119,16 +118,6 @@ def tune(
     table = pd.DataFrame(trials)
     table["choice"] = table["choice"].map(json.dumps)
     return chosen, table
-
-
-def _best(trials: Sequence[Mapping], objective: str) -> Choice:
-    sign = 1 if MEASURES[objective].higher_is_better else -1
-
-    def worth(trial: Mapping) -> float:
-        # a diverged candidate has NaN, which would win or lose by its place in the list
-        return -math.inf if math.isnan(trial[objective]) else sign * trial[objective]
-
-    return max(trials, key=worth)["choice"]
 
 
 def walks_of(bench: Bench, chosen: Mapping, controls: bool = True) -> Iterator[tuple[str, Choice, Severity]]:

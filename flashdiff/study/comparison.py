@@ -173,12 +173,22 @@ def tune(bench: Bench, candidates: Mapping[str, Mapping]) -> tuple[dict[str, dic
             run = bench.full_length(choice) if start is None else bench.flash(start, choice)
             result = run(bench.measurement, None if start is None else bench.severity, title=method.replace("_", " "))
             means = {name: float(value.mean()) for name, value in bench.quality(result.images).items()}
-            found.append((choice, means["psnr"]))
+            found.append({"choice": choice, **means})
             trials.append({"method": method, **fields, **option, "nfe": float(result.nfe.double().mean()), **means})
         if found:
-            # a diverged candidate has NaN for its PSNR, which would win or lose by its place in the list
-            chosen[method] = max(found, key=lambda pair: -math.inf if math.isnan(pair[1]) else pair[1])[0]
+            chosen[method] = best(found, "psnr")
     return chosen, pd.DataFrame(trials)
+
+
+def best(trials: Sequence[Mapping], objective: str) -> Choice:
+    """The "choice" of the best of some trials in a measure, by its name; of equal ones the first."""
+    sign = 1 if MEASURES[objective].higher_is_better else -1
+
+    def worth(trial: Mapping) -> float:
+        # a diverged candidate has NaN, which would win or lose by its place in the list
+        return -math.inf if math.isnan(trial[objective]) else sign * trial[objective]
+
+    return max(trials, key=worth)["choice"]
 
 
 def methods(
@@ -234,8 +244,9 @@ def run_stored(
     """
     state = process_state()
     models = (bench.prior.autoencoder, bench.prior.unet, bench.encoder)
-    data = (bench.truth.cpu().numpy(), repr(bench.measurement.degradation), bench.measurement.noise_std, bench.seed)
-    folder = keyed(folder, *models, *data, settings)
+    measurement = bench.measurement
+    measured = (repr(measurement.degradation), measurement.noise_std, measurement.ids, measurement.t.cpu().numpy())
+    folder = keyed(folder, *models, bench.truth.cpu().numpy(), *measured, bench.seed, settings)
     mine = np.arange(len(bench.truth))[state.process_index :: state.num_processes]
     results = {}
     for name, run, severity in runs:

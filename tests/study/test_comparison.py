@@ -38,7 +38,15 @@ def chosen():
 
 def test_every_method_and_its_controls_run(bench, chosen, tmp_path):
     results = comparison.reconstruct(bench, chosen, [3, 10], tmp_path / "run")
-    expected = {"no_diffusion", "full_length", "fixed_mean", "fixed_fresh", "fixed_3", "fixed_10", *methods.adaptive(chosen)}
+    expected = {
+        "no_diffusion",
+        "full_length",
+        "fixed_mean",
+        "fixed_fresh",
+        "fixed_3",
+        "fixed_10",
+        *methods.adaptive(chosen),
+    }
     expected |= {control for rule in methods.rules(chosen) for control in methods.controls(rule)}
     assert set(results) == expected
     start = match_snr(bench.prior, bench.severity.variance)
@@ -114,11 +122,30 @@ def test_a_result_of_other_parameters_is_not_continued(bench, chosen, tmp_path):
     assert not torch.equal(comparison.reconstruct(bench, other, [], tmp_path / "run")["full_length"].images, first)
 
 
+def test_a_result_of_other_levels_or_of_another_split_is_not_continued(bench, chosen, tmp_path):
+    """Levels and ids key the measurement and its noise: what a run left behind belongs to one set of them."""
+    whole = comparison.reconstruct(bench, chosen, [], tmp_path / "run")["full_length"].images
+    x, entry = bench.truth, select(load(), "degradations.gaussian_blur")
+    parts = (bench.prior, bench.encoder, bench.distances, x, entry, bench.solver)
+    for options in ({"levels": [0.75, 1.0]}, {"split": "validation"}):
+        other = comparison.Bench.build(*parts, seed=0, batch_size=4, **options)
+        found = comparison.reconstruct(other, chosen, [], tmp_path / "run")["full_length"].images
+        alone = comparison.reconstruct(other, chosen, [], tmp_path / "alone")["full_length"].images
+        assert torch.equal(found, alone) and not torch.equal(found, whole)
+
+
 def test_tuning_chooses_the_best_trial_of_every_method(bench):
     starts = {"published": {"correction": [1.0, 1.2]}, "consistent": {"k": [1.0]}, "inversion": {"stride": [2]}}
     chosen, trials = comparison.tune(bench, {"solver": {"eta": [0.0, 0.3]}, "starts": starts})
     counts = trials.groupby("method").size().to_dict()
-    assert counts == {"fixed_fresh": 2, "fixed_mean": 2, "flash_consistent": 2, "flash_inversion": 2, "flash_published": 4, "full_length": 2}
+    assert counts == {
+        "fixed_fresh": 2,
+        "fixed_mean": 2,
+        "flash_consistent": 2,
+        "flash_inversion": 2,
+        "flash_published": 4,
+        "full_length": 2,
+    }
     for method, options in chosen.items():
         found = trials[trials.method == method]
         best = found.loc[found.psnr.idxmax()]
