@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -96,8 +97,19 @@ class Data(ImageSource):
         return self
 
 
+def multiples_of(factor: int, what: str) -> AfterValidator:
+    """Every entry of a list must be a multiple of ``factor``, which is ``what``."""
+
+    def check(values: list[int]) -> list[int]:
+        if any(value % factor for value in values):
+            raise ValueError(f"{values} must be multiples of {factor} ({what})")
+        return values
+
+    return AfterValidator(check)
+
+
 class Autoencoder(Section):
-    channels: list[Count] = Field(
+    channels: Annotated[list[Count], multiples_of(8, "the size of a normalisation group")] = Field(
         min_length=1, description="feature maps per resolution; each after the first halves it"
     )
     latent_channels: Count
@@ -109,16 +121,9 @@ class Autoencoder(Section):
     noise: float = Field(ge=0, description="standard deviation of the noise in the normalised latents while training")
     seed: Seed
 
-    @field_validator("channels")
-    @classmethod
-    def _groups(cls, channels):
-        if any(c % 8 for c in channels):
-            raise ValueError(f"{channels} must be multiples of 8 (the size of a normalisation group)")
-        return channels
-
 
 class Denoiser(Section):
-    channels: list[Count] = Field(min_length=1)
+    channels: Annotated[list[Count], multiples_of(32, "the number of normalisation groups")] = Field(min_length=1)
     layers: Count
     head: Count = Field(description="channels per attention head")
     steps: Count
@@ -127,13 +132,6 @@ class Denoiser(Section):
     ema: float = Field(ge=0, lt=1, description="decay of the averaged weights")
     mixed_precision: Precision
     seed: Seed
-
-    @field_validator("channels")
-    @classmethod
-    def _groups(cls, channels):
-        if any(c % 32 for c in channels):
-            raise ValueError(f"{channels} must be multiples of 32 (the number of normalisation groups)")
-        return channels
 
 
 class FeatureClassifier(Section):
@@ -234,18 +232,11 @@ class Pair(Section):
 class Architecture(Section):
     """A severity encoder that corrects the prior's, in place of the published one, which is a copy of it."""
 
-    channels: list[Count] = Field(
+    channels: Annotated[list[Count], multiples_of(8, "the number of normalisation groups")] = Field(
         min_length=1,
         description="feature maps per resolution of the network that corrects, one for each of the prior's",
     )
     layers: Count
-
-    @field_validator("channels")
-    @classmethod
-    def _groups(cls, channels):
-        if any(c % 8 for c in channels):
-            raise ValueError(f"{channels} must be multiples of 8 (the number of normalisation groups)")
-        return channels
 
 
 class Severity(Section):
