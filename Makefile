@@ -34,7 +34,7 @@ study: $(INSTALLED) study-exists ## run the study: every stage whose inputs chan
 	@$(report)
 
 figures: $(INSTALLED) study-exists ## draw all figures and tables and write the report again from the results at hand
-	@$(dvc) --force --single-item show_prior order correlate compare speedup report
+	@$(dvc) --force --single-item show_prior order correlate compare speedup frontier report
 	@$(report)
 
 prior: $(INSTALLED) study-exists ## train the prior anew (two hours on two cores); `make study` then follows

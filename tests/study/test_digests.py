@@ -1,12 +1,14 @@
 """A stage's digest changes exactly when its notebook or the code it reaches changes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from ruamel.yaml import YAML
 
 from flashdiff.study.digests import PACKAGE, code_of_module, code_of_notebook, of_stage, reachable, write
 
@@ -276,6 +278,15 @@ def test_every_numbered_notebook_computes_or_draws():
     assert sorted((*COMPUTING, *DRAWING)) == [path.stem for path in NUMBERED]
 
 
+def test_make_figures_draws_with_every_notebook_that_draws():
+    root = PACKAGE.parent
+    (listed,) = re.findall(r"^figures:.*\n.* --single-item (.*)$", (root / "Makefile").read_text(), re.MULTILINE)
+    stages = YAML(typ="safe").load((root / "dvc.yaml").read_text())["stages"]
+    commands = {name: entry.get("do", entry)["cmd"] for name, entry in stages.items()}
+    drawing = {name for name, cmd in commands.items() if any(f"/notebooks/{stem}.ipynb " in cmd for stem in DRAWING)}
+    assert set(listed.split()) == drawing and len(drawing) == len(DRAWING)
+
+
 @pytest.mark.parametrize("name", COMPUTING)
 def test_a_computing_stage_does_not_depend_on_drawing_the_schema_or_the_runner(name):
     """So a label, a table or an error sentence never costs an encoder or a reconstruction."""
@@ -292,7 +303,10 @@ def test_a_computing_stage_does_not_depend_on_drawing_the_schema_or_the_runner(n
         ("datasets/lsun.py", {"01_download"}),
         ("weights/compvis_names.py", {"02_use_prior"}),
         ("training/severity.py", {"04_train_severity", "14_other_seeds"}),
-        ("study/comparison.py", {"08_tune_step_size", "09_reconstruct", "12_tune_budgets", "13_walk_budgets", "14_other_seeds"}),
+        (
+            "study/comparison.py",
+            {"08_tune_step_size", "09_reconstruct", "12_tune_budgets", "13_walk_budgets", "14_other_seeds"},
+        ),
     ],
 )
 def test_an_edit_of_a_module_reruns_these_stages_and_no_other(module, notebooks):
