@@ -88,7 +88,12 @@ def tiny_study(tmp_path, tiny_prior, tiny_diffusion):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         Features(1, 2).save_pretrained(tmp_path / "data/prior/features")
-    options = {"flash_published": {"correction": 1.2}, "flash_consistent": {"k": 1.0}, "fixed_mean": {}, "fixed_fresh": {}}
+    options = {
+        "flash_published": {"correction": 1.2},
+        "flash_consistent": {"k": 1.0},
+        "fixed_mean": {},
+        "fixed_fresh": {},
+    }
     chosen = {m: {"solver": {"eta": 0.05}, "start": options.get(m, {})} for m in (*options, "full_length")}
     (tmp_path / "data/tuned").mkdir(exist_ok=True)
     for seed, degradation in enumerate(("gaussian_blur", "random_inpainting", "mixture")):

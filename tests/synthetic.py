@@ -104,7 +104,8 @@ def exact_rows(n=12):
     base = rng.normal(22, 2, n)
     parts = []
     for method, gain, nfe in (("full_length", 0, 1000), ("flash_published", 1, 100), ("flash_consistent", 2, 125),
-                              ("no_diffusion", -1, 0), ("fixed_mean", 0.5, 100), ("fixed_fresh", 0.25, 100), ("shuffled_published", 0, 100), ("random_published", 0, 90),
+                              ("no_diffusion", -1, 0), ("fixed_mean", 0.5, 100), ("fixed_fresh", 0.25, 100),
+                              ("shuffled_published", 0, 100), ("random_published", 0, 90),
                               ("shuffled_consistent", 0, 100), ("random_consistent", 0, 90)):  # fmt: skip
         parts.append(pd.DataFrame({"image": range(n), "method": method, "psnr": base + gain, "frame_psnr": base - 1 + gain, "ssim": 0.5 + gain / 10,
                                    "perceptual": 0.4 - gain / 10, "start": nfe - 1, "nfe": nfe, "decodes": nfe + 1, "residual": 0.1}))  # fmt: skip

@@ -258,7 +258,13 @@ def write(records: Sequence[Mapping], path: str | Path) -> None:
 
 def readme_claims() -> list[str]:
     """The claims of README's table, in its order: all but the controls and what is only described of few steps."""
-    of_encoder = ("ordering_accuracy", "ordering_accuracy_strict", "spearman_error", "spearman_level", "calibration_ratio")
+    of_encoder = (
+        "ordering_accuracy",
+        "ordering_accuracy_strict",
+        "spearman_error",
+        "spearman_level",
+        "calibration_ratio",
+    )
     of_encoder += ("encoder_error_clean", "start_spread")
     few_steps = ("nfe_ratio_100", "adaptive_vs_best_fixed_few")
     return [*of_encoder, *OF_COST, *(measure.gain for measure in MEASURES.values()), *few_steps]

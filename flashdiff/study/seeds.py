@@ -21,7 +21,20 @@ RUNS = ".build/seeds/{pair}/run"
 """Where the trainings and the walks of a pair lie, below the study's folder, until their stage has saved its results."""
 METHODS = ("adaptive", "fixed")
 """The few-step methods that are repeated; the long walks are those with an adaptive start."""
-COLUMNS = ("budget", "method", "tuned_for", "image", "t", "sigma_hat", "sbar", "start", "nfe", "decodes", *MEASURES, "seed")
+COLUMNS = (
+    "budget",
+    "method",
+    "tuned_for",
+    "image",
+    "t",
+    "sigma_hat",
+    "sbar",
+    "start",
+    "nfe",
+    "decodes",
+    *MEASURES,
+    "seed",
+)
 
 
 def no_rows() -> pd.DataFrame:

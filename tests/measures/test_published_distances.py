@@ -313,7 +313,7 @@ def test_the_networks_are_the_published_ones_and_nothing_is_said(torchvision, to
 def test_frechet_distances_of_few_images_are_not_measured():
     few = torch.zeros(comparison.ENOUGH - 1, 1, 2, 2)
     table = comparison.frechet_distances(PublishedDistances(None, None), few, {"a": few.numpy(), "b": few.numpy()})
-    assert comparison.ENOUGH == 1000 and table == dict.fromkeys("ab", {"value": None, "n": 999})
+    assert comparison.ENOUGH == 1000 and table == {key: {"value": None, "n": 999} for key in "ab"}
 
 
 def test_both_kinds_of_distances_are_asked_alike(monkeypatch):

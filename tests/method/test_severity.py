@@ -205,6 +205,9 @@ def test_no_level_of_one_seed_has_the_noise_of_another_seeds_level(tiny_encoder,
 
 def test_strict_ordering_accuracy_counts_equal_answers_as_wrong():
     constant = torch.full((2, 5), 0.3)
-    assert ordering_accuracy(constant).tolist() == [1, 1] and ordering_accuracy(constant, strict=True).tolist() == [0, 0]
+    assert ordering_accuracy(constant).tolist() == [1, 1] and ordering_accuracy(constant, strict=True).tolist() == [
+        0,
+        0,
+    ]
     rising = torch.linspace(0, 1, 5).expand(2, 5)
     assert ordering_accuracy(rising, strict=True).tolist() == [1, 1]

@@ -157,9 +157,17 @@ def test_a_new_start_rule_is_run_with_its_controls(halfway, tiny_prior, tiny_enc
     nothing = PublishedDistances(None, None)
     bench = comparison.Bench.build(prior, encoder, nothing, x, BLUR, {"kind": "ldps"}, seed=0, batch_size=4)
     chosen = {name: {"solver": {"eta": 0.1}, "start": {}} for name in ("flash_halfway", "full_length")}
-    chosen |= dict.fromkeys(("fixed_mean", "fixed_fresh"), {"solver": {"eta": 0.1}, "start": {}})
+    chosen |= {key: {"solver": {"eta": 0.1}, "start": {}} for key in ("fixed_mean", "fixed_fresh")}
     runs = {name: run for name, run, _ in comparison.methods(bench, chosen, [])}
-    expected = ["no_diffusion", "flash_halfway", "fixed_mean", "fixed_fresh", "shuffled_halfway", "random_halfway", "full_length"]
+    expected = [
+        "no_diffusion",
+        "flash_halfway",
+        "fixed_mean",
+        "fixed_fresh",
+        "shuffled_halfway",
+        "random_halfway",
+        "full_length",
+    ]
     assert list(runs) == expected and runs["random_halfway"].start == Halfway()
 
 

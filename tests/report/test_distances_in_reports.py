@@ -26,9 +26,9 @@ PAIR = ("gaussian_blur", "ldps")
 NOTHING = PublishedDistances(None, None)
 LPIPS, FID = "LPIPS (VGG)", "FID (Inception, 10 images)"
 NAMES = {"perceptual": LPIPS, "frechet": FID}
-SUMMARY = dict.fromkeys(
-    ("ordering_accuracy", "ordering_accuracy_strict"), {"value": 0.9, "low": 0.8, "high": 1.0, "n": 10}
-)
+SUMMARY = {
+    key: {"value": 0.9, "low": 0.8, "high": 1.0, "n": 10} for key in ("ordering_accuracy", "ordering_accuracy_strict")
+}
 BLUR = {"kind": "gaussian_blur", "std_min": 0.3, "std_max": 1.5, "radius": 4, "noise_std": 0.1}
 
 

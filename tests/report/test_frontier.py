@@ -22,7 +22,13 @@ def rows(method, gain, nfe, budget=np.nan, tuned_for="", images=range(12), perce
     gain = np.broadcast_to(gain, 12)
     distance = 0.4 - 0.1 * gain if perceptual is None else np.broadcast_to(perceptual, 12)
     columns = {"budget": budget, "method": method, "tuned_for": tuned_for, "image": range(12), "nfe": nfe}
-    columns |= {"decodes": np.asarray(nfe) + 1, "psnr": BASE + gain, "frame_psnr": BASE + gain - 1, "ssim": 0.5, "perceptual": distance}
+    columns |= {
+        "decodes": np.asarray(nfe) + 1,
+        "psnr": BASE + gain,
+        "frame_psnr": BASE + gain - 1,
+        "ssim": 0.5,
+        "perceptual": distance,
+    }
     table = pd.DataFrame(columns)
     return table[table.image.isin(images)]
 

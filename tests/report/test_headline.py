@@ -24,7 +24,15 @@ from flashdiff.study import records as files
 KEYS = ["claim", "study", "degradation", "solver", "start", "budget", "value", "low", "high", "n", "unit", "distance", "measure", "verdict"]  # fmt: skip
 OF_ENCODER = ["ordering_accuracy", "ordering_accuracy_strict", "spearman_level", "spearman_error", "calibration_ratio",
               "encoder_error_clean", "start_spread"]  # fmt: skip
-OF_START = ["mean_start", "nfe_ratio", "psnr_gain_db", "frame_psnr_gain_db", "ssim_gain", "perceptual_gain", "wall_clock_ratio"]
+OF_START = [
+    "mean_start",
+    "nfe_ratio",
+    "psnr_gain_db",
+    "frame_psnr_gain_db",
+    "ssim_gain",
+    "perceptual_gain",
+    "wall_clock_ratio",
+]
 OF_BUDGET = ["adaptive_vs_best_fixed_few", "regret_to_oracle"]
 CONTROLS = ["adaptive_vs_best_fixed", "adaptive_vs_fresh_fixed", "shuffled_severity", "random_start"]
 
@@ -108,7 +116,9 @@ def test_values_are_those_of_the_rows(tmp_path):
         ratio = seconds["full_length"]["seconds"] / seconds[method]["seconds"]
         assert of("wall_clock_ratio", start)["value"] == pytest.approx(ratio, 1e-5)
         assert of("wall_clock_ratio", start)["low"] is None and of("wall_clock_ratio", start)["n"] == 10
-        controls = dict(zip(CONTROLS, ("fixed_mean", "fixed_fresh", f"shuffled_{start}", f"random_{start}"), strict=True))
+        controls = dict(
+            zip(CONTROLS, ("fixed_mean", "fixed_fresh", f"shuffled_{start}", f"random_{start}"), strict=True)
+        )
         for claim, baseline in controls.items():
             theirs = by[baseline]
             assert of(claim, start, "dB")["value"] == pytest.approx((ours.psnr - theirs.psnr).mean(), 1e-4)

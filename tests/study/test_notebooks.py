@@ -20,7 +20,12 @@ STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))[
 STAGES = {name: entry.get("do", entry) for name, entry in STAGES.items()}  # foreach stages are one level deeper
 RUN = "python -m flashdiff.study.stage run "
 RUNNING = {name: entry for name, entry in STAGES.items() if entry["cmd"].startswith(RUN)}
-SHIPPED = {"prior", "tune", "tune_budgets", "other_seeds"}  # their results are in git and do not depend on code (docs/decisions.md)
+SHIPPED = {
+    "prior",
+    "tune",
+    "tune_budgets",
+    "other_seeds",
+}  # their results are in git and do not depend on code (docs/decisions.md)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 each_numbered = pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)

@@ -190,7 +190,12 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
         ("prior", "card_steps", 4, {"prior"}),
         ("tune", "n_images", 5, {"tune"}),
         ("budgets", "n_images", 5, {"walk_budgets", "other_seeds"}),
-        ("solvers", "ldps", {"kind": "ldps", "stochasticity": 0.5}, {"tune", "reconstruct", "walk_budgets", "other_seeds"}),
+        (
+            "solvers",
+            "ldps",
+            {"kind": "ldps", "stochasticity": 0.5},
+            {"tune", "reconstruct", "walk_budgets", "other_seeds"},
+        ),
     ],
 )
 def test_a_parameter_changes_the_stages_that_read_it(study, section, field, value, stages):

@@ -12,9 +12,7 @@ def test_the_card_shows_its_numbers_its_recipe_and_the_figures_of_the_study(tmp_
         name: pd.DataFrame({"step": [50, 100], "loss": [2.0, 1.0]}) for name in ("features", "autoencoder", "denoiser")
     }
     curves["denoiser"]["validation_loss"] = [0.25, None]
-    measured = dict.fromkeys(
-        ("autoencoder_psnr_db", "autoencoder_frechet", "sample_frechet", "test_frechet"), 1.5
-    )
+    measured = dict.fromkeys(("autoencoder_psnr_db", "autoencoder_frechet", "sample_frechet", "test_frechet"), 1.5)
     measured["latent_std"] = [1.01, 0.98]
     measured |= {"samples": 8, "sampling_steps": 5, "classifier_accuracy": 0.75}
     prior = {"pixel_unshuffle": 2, "diffusion": {"n_steps": 20}} | {name: {"steps": 100} for name in curves}
