@@ -30,14 +30,17 @@ _HOME = {
     "ReSample": "solvers",
     "LatentDAPS": "solvers",
     "LatentDiffPIR": "solvers",
+    "LDPSDiffPIR": "solvers",
     "Flash": "flash",
     "FullLength": "flash",
     "FixedStart": "starts",
     "PublishedStart": "starts",
     "ConsistentStart": "starts",
     "InversionStart": "starts",
+    "ScaledStart": "starts",
     "Strided": "walks",
     "EvenlySpaced": "walks",
+    "Growing": "walks",
     "NoiseLevels": "walks",
 }
 __all__ = [*_HOME]

@@ -113,6 +113,31 @@ class ConsistentStart:
 
 
 @dataclass(frozen=True)
+class ScaledStart:
+    """A start below the one that the severity asks for: SNR(i) = 1 / (share sigma^2) and z = sqrt(abar_i) z_hat.
+
+    share in (0, 1]: of the predicted error's variance that the diffusion is to treat as noise; 1 is the consistent start
+    with k = 1. z_hat is a regression and its error not white, so to take all of it for noise is not always best: walks of
+    few steps that start lower move z_hat less. Without fresh noise.
+    """
+
+    share: Annotated[float, Field(gt=0, le=1, description="of the predicted variance that counts as noise")] = 1.0
+
+    def __post_init__(self):
+        check_fields(self)
+
+    def __call__(self, prior, severity, noise):
+        i = self.index(prior, severity.variance)
+        return StartPoint(i, per_sample(prior.signal(i), noise).to(noise.dtype).sqrt() * severity.z_hat)
+
+    def index(self, prior, variance):
+        return match_snr(prior, self.share * variance)
+
+    def cost(self, index):
+        return torch.zeros_like(index)
+
+
+@dataclass(frozen=True)
 class InversionStart:
     """Adaptive DDIM encoding: z_hat is carried up to the matched index by deterministic DDIM inversion, without noise.
 
@@ -174,5 +199,6 @@ STARTS: dict[str, type[AdaptiveStart]] = {
     "published": PublishedStart,
     "consistent": ConsistentStart,
     "inversion": InversionStart,
+    "scaled": ScaledStart,
 }
 """The adaptive rules by their names in a study file; the method that walks with one is called flash_NAME."""

@@ -76,6 +76,33 @@ class EvenlySpaced:
 
 
 @dataclass(frozen=True)
+class Growing:
+    """round(rate (start + 1)^power) indices evenly spaced between the start and 0: walks from higher starts take more steps.
+
+    At least one step and at most start + 1. power 0: as many for every image; 1: steps of equal length, whatever the start.
+    """
+
+    rate: Annotated[float, Field(gt=0, description="steps of a walk from index 0, before rounding")]
+    power: Annotated[
+        float, Field(ge=0, le=1, description="0: as many steps from every start; 1: steps of equal length")
+    ]
+
+    def __post_init__(self):
+        check_fields(self)
+
+    def first(self, prior):
+        return prior.n_steps - 1
+
+    def steps(self, start: np.ndarray) -> np.ndarray:
+        """How many steps walks from ``start`` (n,) >= 0 take: (n,) int64."""
+        levels = np.asarray(start) + 1
+        return np.clip(np.rint(self.rate * levels**self.power), 1, levels).astype(np.int64)
+
+    def __call__(self, prior, start):
+        return EvenlySpaced(int(self.steps(start)))(prior, start)
+
+
+@dataclass(frozen=True)
 class NoiseLevels:
     """Noise levels s_1 > ... > s_M by the power rule, each at the index whose sqrt((1 - abar) / abar) is nearest.
 
@@ -114,7 +141,12 @@ class NoiseLevels:
         return np.concatenate([[start], levels[levels < start]])
 
 
-WALKS: dict[str, type] = {"strided": Strided, "evenly_spaced": EvenlySpaced, "noise_levels": NoiseLevels}
+WALKS: dict[str, type] = {
+    "strided": Strided,
+    "evenly_spaced": EvenlySpaced,
+    "growing": Growing,
+    "noise_levels": NoiseLevels,
+}
 
 
 def build(parameters: Mapping) -> Walk:

@@ -8,6 +8,7 @@ from flashdiff.solvers.gml_dps import GMLDPS
 from flashdiff.solvers.latent_daps import LatentDAPS
 from flashdiff.solvers.latent_diffpir import LatentDiffPIR
 from flashdiff.solvers.ldps import LDPS
+from flashdiff.solvers.ldps_diffpir import LDPSDiffPIR
 from flashdiff.solvers.psld import PSLD
 from flashdiff.solvers.resample import ReSample
 
@@ -18,6 +19,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "resample": ReSample,
     "latent_daps": LatentDAPS,
     "latent_diffpir": LatentDiffPIR,
+    "ldps_diffpir": LDPSDiffPIR,
 }
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "LDPS",
     "PSLD",
     "SOLVERS",
+    "LDPSDiffPIR",
     "LatentDAPS",
     "LatentDiffPIR",
     "ReSample",

@@ -1,12 +1,11 @@
 """Few-step walks: a mean number of evaluations is given, tuned on validation images and measured on test images.
 
-The adaptive walk takes every s-th index from each image's own start, so severe images take more steps, and s is what meets
-the budget on validation images. Held against it at the same budget: one start for all images with as many steps.
+The adaptive walk starts every image where its severity says and takes more steps from higher starts; how many is what
+meets the budget on validation images. Held against it at the same budget: one start for all images with as many steps.
 """
 
 import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,45 +14,54 @@ import pandas as pd
 
 from flashdiff.flash import Flash
 from flashdiff.severity import Severity, latent_error_variance
-from flashdiff.starts import FixedStart, match_snr
+from flashdiff.starts import STARTS, FixedStart
 from flashdiff.study.comparison import Bench, best, combinations, run_stored, shuffled_severity, tabulate
+from flashdiff.walks import Growing
 
 OBJECTIVES = ("psnr", "perceptual")
 """What a few-step walk is tuned for: large and small steps differ in these two, so each is compared tuned for itself."""
 RUNS = ".build/budgets/{pair}/run"
 """Where the walks of a pair lie, below the study's folder, until their stage has saved its results."""
 Choice = Mapping[str, Mapping]
-"""{"solver": a whole solver entry, walk included; "start": {"rule": "consistent" or "fixed", and its options}}."""
+"""{"solver": a whole solver entry, walk included; "start": {"rule": one of STARTS or "fixed", and its options}}."""
 
 
-def stride_for(starts: np.ndarray, evaluations: float) -> int:
-    """The smallest stride whose walks from ``starts`` (n,), indices >= 0, take at most ``evaluations`` steps on average.
+def rate_for(starts: np.ndarray, evaluations: float, power: float) -> float:
+    """The rate of :class:`flashdiff.walks.Growing` whose walks from ``starts`` (n,) >= 0 take nearly ``evaluations`` steps.
 
-    A walk from index i takes i // stride + 1 steps. Raises ValueError below 1, which no walk meets.
+    They take at most as many on average; rates are tried 0.5% apart. Raises ValueError below 1, which no walk meets.
     """
     if evaluations < 1:
         raise ValueError(f"evaluations: {evaluations:g} on average; a walk takes at least one, give 1 or more.")
-    strides = np.arange(1, int(starts.max()) + 2)
-    # the mean falls as the stride grows: the first that meets the budget is where it would be inserted
-    return int(strides[np.searchsorted(-_mean_steps(starts, strides), -evaluations)])
-
-
-def _mean_steps(starts: np.ndarray, strides: np.ndarray) -> np.ndarray:
-    return (starts[None] // strides[:, None] + 1).mean(1)
+    rates = 1.005 ** np.arange(-1500, 1500)  # from every walk of a single step to every index visited
+    # the mean rises with the rate: the last that meets the budget stands before where more would be inserted
+    means = [Growing(rate, power).steps(starts).mean() for rate in rates]
+    return float(rates[np.searchsorted(means, evaluations, side="right") - 1])
 
 
 def adaptive_choices(
-    bench: Bench, evaluations: float, solver: Mapping, fields: Mapping, k: Sequence[float]
-) -> list[Choice]:
-    """All few-step settings that start where the severity says: for each k, the stride that meets the budget on the bench."""
-    choices = []
-    for value in k:
-        starts = match_snr(bench.prior, value * bench.severity.variance.to(bench.prior.abar.device)).cpu().numpy()
-        walk = {"kind": "strided", "stride": stride_for(starts, evaluations)}
-        choices += [
-            {"solver": {**solver, **chosen, "walk": walk}, "start": {"rule": "consistent", "k": value}}
-            for chosen in combinations(fields)
-        ]
+    bench: Bench, evaluations: float, solver: Mapping, fields: Mapping, rules: Mapping[str, Mapping],
+    powers: Sequence[float],
+) -> list[Choice]:  # fmt: skip
+    """All few-step settings that start where the severity says: start rules with their options, and how steps grow.
+
+    rules: {start rule: {option: values}}; each rate meets the budget on the bench. Powers that lead to the same numbers of
+    steps as one before are left out.
+    """
+    choices, variance = [], bench.severity.variance.to(bench.prior.abar.device)
+    for rule, options in ((rule, chosen) for rule, grid in rules.items() for chosen in combinations(grid)):
+        start, seen = STARTS[rule](**options), []
+        index = start.index(bench.prior, variance)
+        left = evaluations - float(start.cost(index).double().mean())
+        for power in powers:
+            walk = {"kind": "growing", "rate": rate_for(index.cpu().numpy(), left, power), "power": power}
+            if (steps := Growing(walk["rate"], power).steps(index.cpu().numpy()).tolist()) in seen:
+                continue
+            seen.append(steps)
+            choices += [
+                {"solver": {**solver, **chosen, "walk": walk}, "start": {"rule": rule, **options}}
+                for chosen in combinations(fields)
+            ]
     return choices
 
 
@@ -61,12 +69,9 @@ def fixed_choices(
     evaluations: float, solver: Mapping, fields: Mapping, starts: Sequence[int], fresh: Sequence[float]
 ) -> list[Choice]:
     """All few-step settings that start every image at one index, with as many steps as the budget allows."""
-    steps = max(1, int(evaluations))
+    walk = {"kind": "evenly_spaced", "steps": max(1, int(evaluations))}
     return [
-        {
-            "solver": {**solver, **chosen, "walk": {"kind": "strided", "stride": math.ceil((index + 1) / steps)}},
-            "start": {"rule": "fixed", "index": index, "fresh": share},
-        }
+        {"solver": {**solver, **chosen, "walk": walk}, "start": {"rule": "fixed", "index": index, "fresh": share}}
         for index, share, chosen in itertools.product(starts, fresh, combinations(fields))
     ]
 
@@ -81,12 +86,13 @@ def few_step(bench: Bench, choice: Choice) -> Flash:
 
 def tune(
     bench: Bench, evaluations: Sequence[float], walks: Sequence[Mapping], starts: Sequence[int], fresh: Sequence[float],
-    k: Sequence[float],
+    adaptive: Mapping[str, Mapping], powers: Sequence[float],
 ) -> tuple[dict[str, dict[str, dict[str, Choice]]], pd.DataFrame]:  # fmt: skip
     """Choose the settings of every method at every budget, once per objective, on ``bench``'s validation images.
 
     walks: [{"solver": entry, "candidates": {field: values}}, ...]; the first is the one that fixed starts take, too, the
-    others are tuned with adaptive starts alone. starts, fresh: the grid of fixed starts; k: of the consistent start.
+    others are tuned with adaptive starts alone. starts, fresh: the grid of fixed starts; adaptive: {start rule: {option:
+    values}}; powers: how the steps of adaptive walks grow with the start.
     Returns {budget: {method: {objective: choice}}} for the methods adaptive, fixed, forward (the fixed start whose noise is
     all fresh, CCDF of Chung et al. 2022) and one named after the kind of every further walk's solver, and the table of trials.
     """
@@ -95,11 +101,13 @@ def tune(
     for budget in evaluations:
         first, *others = walks
         tried = {
-            "adaptive": adaptive_choices(bench, budget, first["solver"], first["candidates"], k),
+            "adaptive": adaptive_choices(bench, budget, first["solver"], first["candidates"], adaptive, powers),
             "fixed": fixed_choices(budget, first["solver"], first["candidates"], starts, fresh),
         }
         for walk in others:
-            tried[walk["solver"]["kind"]] = adaptive_choices(bench, budget, walk["solver"], walk["candidates"], k)
+            tried[walk["solver"]["kind"]] = adaptive_choices(
+                bench, budget, walk["solver"], walk["candidates"], adaptive, powers
+            )
         found = []
         for method, choices in tried.items():
             for choice in choices:

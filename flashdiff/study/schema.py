@@ -327,8 +327,12 @@ class TuneBudgets(Section):
         min_length=1, description="indices of the fixed starts that are tried"
     )
     fresh: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1, description="their shares of fresh noise")
-    k: list[Annotated[float, Field(ge=1)]] = Field(
-        min_length=1, description="of the consistent start, for adaptive walks"
+    adaptive: dict[Name, dict[Name, Values]] = Field(
+        min_length=1, description="start rules of adaptive walks -> option -> values"
+    )
+    powers: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        min_length=1,
+        description="how their steps grow with the start, 0: equally many for every image; see walks.Growing",
     )
 
 
@@ -476,18 +480,11 @@ class Study(Section):
                 yield from _fields_tried(
                     f"budgets.walks.{name}.{i}", "candidates", "solver", walk.solver, walk.candidates
                 )
+        yield from _starts_tried("budgets.tune.adaptive", self.budgets.tune.adaptive)
         for name, candidates in self.tune.candidates.items():
             place, entry = f"tune.candidates.{name}", self.solvers[name]
             yield from _fields_tried(place, "solver", f"solvers.{name}", entry, candidates.solver)
-            for rule, options in candidates.starts.items():
-                if rule not in STARTS:
-                    yield f"{place}.starts.{rule}: unknown name; choose one of {', '.join(STARTS)}"
-                    continue
-                known = field_types(STARTS[rule]).keys()
-                for option, values in options.items():
-                    yield from _refused(
-                        f"{place}.starts.{rule}.{option}", option, known, values, _start, {"rule": rule}
-                    )
+            yield from _starts_tried(f"{place}.starts", candidates.starts)
 
 
 def _fields_tried(
@@ -500,6 +497,17 @@ def _fields_tried(
             yield f"{place}.{section}.{field}: {entry_name} has it, too; remove it from one of them"
         else:
             yield from _refused(f"{place}.{section}.{field}", field, known, values, solvers.build, entry.model_dump())
+
+
+def _starts_tried(place: str, starts: Mapping[str, Mapping[str, list]]) -> Iterator[str]:
+    """What is wrong with the start rules that are tried, and with the values of their options."""
+    for rule, options in starts.items():
+        if rule not in STARTS:
+            yield f"{place}.{rule}: unknown name; choose one of {', '.join(STARTS)}"
+            continue
+        known = field_types(STARTS[rule]).keys()
+        for option, values in options.items():
+            yield from _refused(f"{place}.{rule}.{option}", option, known, values, _start, {"rule": rule})
 
 
 def _start(entry: Mapping, **options: Any) -> object:

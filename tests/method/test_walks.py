@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from flashdiff.walks import EVERY_INDEX, EvenlySpaced, NoiseLevels, Strided, build
+from flashdiff.walks import EVERY_INDEX, EvenlySpaced, Growing, NoiseLevels, Strided, build
 
 
-@pytest.mark.parametrize("walk", [EVERY_INDEX, Strided(7), EvenlySpaced(1), EvenlySpaced(40), NoiseLevels()])
+@pytest.mark.parametrize(
+    "walk", [EVERY_INDEX, Strided(7), EvenlySpaced(1), EvenlySpaced(40), NoiseLevels(), Growing(0.02, 1.0)]
+)
 @pytest.mark.parametrize("start", [0, 1, 5, 97, 998, 999])
 def test_walks_start_at_the_start_and_fall(fine_prior, walk, start):
     indices = walk(fine_prior, start)
@@ -25,6 +27,16 @@ def test_evenly_spaced_costs_the_same_for_every_image(fine_prior):
     assert EvenlySpaced(5)(fine_prior, 100).tolist() == [100, 75, 50, 25, 0]
     assert EvenlySpaced(40)(fine_prior, 7).tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
     assert EvenlySpaced(1)(fine_prior, 300).tolist() == [300]
+
+
+def test_growing_walks_take_steps_by_a_power_of_the_start(fine_prior):
+    equal, proportional, root = Growing(3.0, 0.0), Growing(0.05, 1.0), Growing(0.5, 0.5)
+    assert [len(equal(fine_prior, start)) for start in (1, 2, 50, 999)] == [2, 3, 3, 3]
+    assert [len(proportional(fine_prior, start)) for start in (0, 19, 59, 199, 999)] == [1, 1, 3, 10, 50]
+    assert [len(root(fine_prior, start)) for start in (0, 15, 99, 399)] == [1, 2, 5, 10]
+    assert proportional(fine_prior, 59).tolist() == EvenlySpaced(3)(fine_prior, 59).tolist() == [59, 30, 0]
+    starts = np.arange(0, 1000, 37)
+    assert root.steps(starts).tolist() == [len(root(fine_prior, int(start))) for start in starts]
 
 
 def test_noise_levels_follow_the_power_rule(fine_prior):
@@ -47,6 +59,8 @@ def test_noise_levels_follow_the_power_rule(fine_prior):
     [
         (Strided, {"stride": 0}, "Strided: stride is 0; it should be greater than or equal to 1."),
         (EvenlySpaced, {"steps": 0}, "EvenlySpaced: steps is 0; it should be"),
+        (Growing, {"rate": 0.0, "power": 1.0}, "Growing: rate is 0.0; it should be"),
+        (Growing, {"rate": 1.0, "power": 1.5}, "Growing: power is 1.5; it should be"),
         (NoiseLevels, {"s_min": 0.0}, "s_min"),
         (NoiseLevels, {"levels": 1}, "NoiseLevels: levels is 1; it should be"),
     ],

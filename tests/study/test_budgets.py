@@ -8,10 +8,10 @@ import torch
 
 from flashdiff.measures.features import Features
 from flashdiff.severity import SeverityEncoder, latent_error_variance
-from flashdiff.starts import match_snr
+from flashdiff.starts import STARTS
 from flashdiff.study import budgets, seeds
 from flashdiff.study.comparison import Bench
-from flashdiff.walks import Strided
+from flashdiff.walks import Growing
 
 BLUR = {"kind": "gaussian_blur", "std_min": 0.3, "std_max": 2.0, "radius": 7, "noise_std": 0.1}
 WALKS = [
@@ -33,41 +33,52 @@ def bench(tiny_prior):
 
 @pytest.fixture
 def chosen(bench):
-    return budgets.tune(bench, [2, 5], WALKS, starts=[5, 20], fresh=[0.0, 1.0], k=[1.0])
+    return budgets.tune(
+        bench, [2, 5], WALKS, starts=[5, 20], fresh=[0.0, 1.0], adaptive={"consistent": {"k": [1.0]}}, powers=[0.0, 1.0]
+    )
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("evaluations", [1, 1.5, 3, 6, 24])
-def test_the_stride_is_the_smallest_that_meets_the_budget(tiny_prior, evaluations):
+def test_the_rate_meets_the_budget_and_a_larger_one_does_not(tiny_prior, evaluations, power):
     starts = np.random.default_rng(0).integers(0, 40, 30)
 
-    def mean_steps(stride):
-        return np.mean([len(Strided(stride)(tiny_prior, int(i))) for i in starts])
+    def mean_steps(rate):
+        return np.mean([len(Growing(rate, power)(tiny_prior, int(i))) for i in starts])
 
-    stride = budgets.stride_for(starts, evaluations)
-    assert mean_steps(stride) <= evaluations
-    assert stride == 1 or mean_steps(stride - 1) > evaluations
+    rate = budgets.rate_for(starts, evaluations, power)
+    assert mean_steps(rate) <= evaluations
+    assert mean_steps(1.006 * rate) > evaluations or mean_steps(rate) == np.mean(starts + 1)
 
 
 def test_a_budget_below_one_evaluation_is_refused():
     with pytest.raises(ValueError, match=r"evaluations: 0.5 on average; .* give 1 or more"):
-        budgets.stride_for(np.array([3]), 0.5)
+        budgets.rate_for(np.array([3]), 0.5, 1.0)
 
 
-def test_adaptive_walks_meet_the_budget_on_the_images_that_chose_their_stride(bench):
-    for choice in budgets.adaptive_choices(bench, 3, WALKS[0]["solver"], {"eta": [0.1]}, k=[1.0, 2.0]):
+def test_adaptive_walks_meet_the_budget_on_the_images_that_chose_their_rate(bench):
+    rules = {"consistent": {"k": [1.0, 2.0]}, "scaled": {"share": [0.3]}, "inversion": {"stride": [40]}}
+    choices = budgets.adaptive_choices(bench, 3, WALKS[0]["solver"], {"eta": [0.1]}, rules, [0.0, 1.0])
+    assert {choice["start"]["rule"] for choice in choices} == set(rules)
+    for choice in choices:
         result = budgets.few_step(bench, choice)(bench.measurement)
-        assert float(result.nfe.double().mean()) <= 3
-        expected = match_snr(bench.prior, choice["start"]["k"] * bench.severity.variance)
+        assert float(result.nfe.double().mean()) <= 3  # the inversion's own evaluations included
+        options = {name: value for name, value in choice["start"].items() if name != "rule"}
+        expected = STARTS[choice["start"]["rule"]](**options).index(bench.prior, bench.severity.variance)
         assert result.start.tolist() == expected.tolist()
+
+
+def test_powers_that_lead_to_the_same_steps_are_tried_once(bench):
+    rules = {"consistent": {"k": [1.0]}}
+    for evaluations, tried in ((1, 1), (4, 2)):
+        choices = budgets.adaptive_choices(bench, evaluations, WALKS[0]["solver"], {"eta": [0.1]}, rules, [0.0, 1.0])
+        assert len(choices) == tried
 
 
 @pytest.mark.parametrize("evaluations", [1, 3, 6])
 def test_fixed_walks_take_as_many_steps_as_the_budget_allows(bench, evaluations):
-    for choice in budgets.fixed_choices(evaluations, WALKS[0]["solver"], {"eta": [0.1]}, [5, 20, 39], [0.0]):
-        index, stride = choice["start"]["index"], choice["solver"]["walk"]["stride"]
-        steps = len(Strided(stride)(bench.prior, index))
-        assert steps <= evaluations
-        assert stride == 1 or len(Strided(stride - 1)(bench.prior, index)) > evaluations
+    for choice in budgets.fixed_choices(evaluations, WALKS[0]["solver"], {"eta": [0.1]}, [1, 5, 20, 39], [0.0]):
+        steps = min(evaluations, choice["start"]["index"] + 1)
         assert budgets.few_step(bench, choice)(bench.measurement).nfe.tolist() == [steps] * 6
 
 
@@ -75,7 +86,7 @@ def test_every_method_is_chosen_by_its_best_trial_for_each_objective(bench, chos
     settings, trials = chosen
     assert list(settings) == ["2", "5"] and set(settings["2"]) == {"adaptive", "fixed", "forward", "gml_dps"}
     counts = trials.groupby(["budget", "method"]).size()
-    assert counts[2, "adaptive"] == 2 and counts[2, "fixed"] == 8 and counts[2, "gml_dps"] == 1
+    assert counts[2, "adaptive"] == 4 and counts[2, "fixed"] == 8 and counts[2, "gml_dps"] == 2
     for budget, methods in settings.items():
         for method, objectives in methods.items():
             tried = trials[(trials.budget == float(budget)) & (trials.method == method.replace("forward", "fixed"))]
