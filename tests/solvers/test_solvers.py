@@ -25,7 +25,20 @@ from flashdiff.degradations import (
     measure,
 )
 from flashdiff.prior import Prior
-from flashdiff.solvers import COSTS, GMLDPS, LDPS, PSLD, SOLVERS, LatentDAPS, LatentDiffPIR, ReSample, build, check
+from flashdiff.solvers import (
+    COSTS,
+    GMLDPS,
+    LDPS,
+    PSLD,
+    SOLVERS,
+    LatentDAPS,
+    LatentDiffPIR,
+    LDPSDiffPIR,
+    ReSample,
+    build,
+    check,
+)
+from flashdiff.solvers.guided import Guided
 from flashdiff.solvers.latent_diffpir import conjugate_gradients, gradient_descent
 from flashdiff.walks import EvenlySpaced, NoiseLevels, Strided
 
@@ -213,29 +226,68 @@ def gradient_by_hand(solver, problem, z0):
     return gradient
 
 
+def objective_by_hand(solver, problem, z0):
+    """The objective (B,) at z0_hat (B, 4)."""
+    W, V, M = problem.prior.W, problem.prior.V, problem.M
+    residual = problem.residual(z0)
+    value = np.sqrt((residual**2).sum(1))
+    if isinstance(solver, GMLDPS):
+        value = value + solver.gamma * np.sqrt(((z0 - z0 @ (V @ W).T) ** 2).sum(1))
+    if isinstance(solver, PSLD):
+        corrected = z0 @ W.T + transposed(M, residual)
+        value = value + solver.gamma * np.sqrt(((z0 - corrected @ V.T) ** 2).sum(1))
+    return value
+
+
 def guided_by_hand(solver, problem):
     def advance(z, i, i_prev, draws):
         prior = problem.prior
         z0 = prior.posterior_mean(z, i)
         gradient = prior.shrink(gradient_by_hand(solver, problem, z0), i)
-        stride = (np.asarray(i) - np.asarray(i_prev))[:, None]
+        length = np.sqrt(np.asarray(i) - np.asarray(i_prev))
+        if solver.length == "polyak":
+            length = objective_by_hand(solver, problem, z0) / (gradient**2).sum(1)
         free = reverse_by_hand(prior, z, z0, i, i_prev, draws.numpy(0), solver.stochasticity)
-        return free - solver.eta * np.sqrt(stride) * gradient
+        return free - solver.eta * length[:, None] * gradient
 
     return advance
 
 
+@pytest.mark.parametrize("length", ["stride", "polyak"])
 @pytest.mark.parametrize("stochasticity", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("name", GUIDED)
-def test_guided_step_by_hand(name, stochasticity):
+def test_guided_step_by_hand(name, stochasticity, length):
     """One step at four indices, strides 1 and more, down to clean."""
-    solver = replace(GUIDED[name], stochasticity=stochasticity)
+    solver = replace(GUIDED[name], stochasticity=stochasticity, length=length)
     problem, z, draws = Problem(Toy(60), 4), latents(4), Draws(4, 0)
     i, i_prev = indices(59, 30, 7, 0), indices(58, 21, 3, -1)
     got, taken = step(solver, problem, z, i, i_prev, draws)
     expected = guided_by_hand(solver, problem)(z, i, i_prev, draws)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
     assert taken[1:] == (1, 1, int(name != "ldps"), 1)
+
+
+def test_polyaks_step_brings_a_linear_objective_to_zero():
+    """One pixel: the residual's norm is linear on either side of 0, so eta = 1 meets the datum in the estimate at z - step."""
+    solver, problem, z = LDPS(1.0, 0.0, length="polyak"), Problem(Toy(60), 5, pixels=1), latents(5)
+    i, i_prev = torch.full((5,), 30), torch.full((5,), 20)
+    (guided, _), (free, _) = (step(s, problem, z, i, i_prev, Draws(5, 0)) for s in (solver, replace(solver, eta=0.0)))
+    moved = problem.prior.posterior_mean(z + guided - free, i)
+    assert np.abs(problem.residual(problem.prior.posterior_mean(z, i))).min() > 0.01
+    np.testing.assert_allclose(problem.residual(moved), 0, atol=1e-9)
+
+
+def test_where_the_data_are_met_exactly_polyaks_step_is_zero():
+    problem, z = Problem(Toy(60), 2), latents(2)
+    i, i_prev = indices(40, 3), indices(39, 2)
+    met = problem.residual(problem.prior.posterior_mean(z, i))
+    problem.y = problem.y - met
+    for solver in (LDPS(0.5, 0.0, length="polyak"), LDPS(0.0, 0.0)):
+        got, _ = step(solver, problem, z, i, i_prev, Draws(2, 0))
+        assert np.isfinite(got).all()
+    np.testing.assert_allclose(
+        *(step(LDPS(e, 0.0, length="polyak"), problem, z, i, i_prev, Draws(2, 0))[0] for e in (0.5, 0.0)), atol=1e-9
+    )
 
 
 def test_gamma_zero_is_ldps():
@@ -588,6 +640,22 @@ def test_latent_diffpir_run_by_hand():
     assert guided < 0.01 * unguided
 
 
+@pytest.mark.parametrize("length", ["stride", "polyak"])
+def test_ldps_diffpir_is_proximal_at_the_last_step_alone(length):
+    """In one batch, and where all samples take their last step or none does."""
+    solver = LDPSDiffPIR(0.3, 0.0, length=length, lam=0.2, iterations=3)
+    problem, z, draws = Problem(Toy(60), 4), latents(4), Draws(4, 0)
+    i = indices(59, 30, 7, 0)
+    for last in ([False, True, False, True], [False] * 4, [True] * 4):
+        i_prev = torch.where(torch.tensor(last), -1, i - 3).clamp(min=-1)
+        last = (i_prev < 0).numpy()
+        got, taken = step(solver, problem, z, i, i_prev, draws)
+        guided = guided_by_hand(solver, problem)(z, i, i_prev, draws)
+        proximal = diffpir_by_hand(solver, problem)(z, i, i_prev, draws)
+        np.testing.assert_allclose(got, np.where(last[:, None], proximal, guided), rtol=0, atol=1e-9)
+        assert [cost(taken, k) for k in range(4)] == [[1, 1, 2, 0] if at_end else [1, 1, 0, 1] for at_end in last]
+
+
 def pixels(seed, count=5, side=8) -> torch.Tensor:
     return tensor(np.random.default_rng(seed).uniform(-1, 1, (count, 1, side, side)))
 
@@ -788,8 +856,8 @@ def test_costs_are_the_calls_made(name, tiny_prior, monkeypatch):
     evaluations, decodes, encodes, gradients = np.sum([cost(taken, k) for k in range(6)], axis=0)
     assert rows == {"predict_eps": evaluations, "decode": decodes, "encode": encodes} and decodes > 0
     assert back["decode"] == gradients
-    guided = name in GUIDED
-    assert back["predict_eps"] == guided * evaluations and back["encode"] == guided * encodes
+    assert back["predict_eps"] == issubclass(SOLVERS[name], Guided) * gradients
+    assert back["encode"] == (name in GUIDED) * encodes
 
 
 def test_hard_consistency_is_solved_in_full_precision_under_autocast(tiny_prior):

@@ -84,7 +84,7 @@ def test_shipped_studies_are_valid(path):
         (
             "tune.candidates.ldps.starts",
             {"early": {}},
-            "tune.candidates.ldps.starts.early: unknown name; choose one of published, consistent, inversion.",
+            "tune.candidates.ldps.starts.early: unknown name; choose one of published, consistent, inversion, scaled.",
         ),
         (
             "tune.candidates.ldps.starts",
@@ -223,7 +223,7 @@ def test_shipped_studies_are_valid(path):
         (
             "solvers.ldps.kind",
             "dps",
-            "solvers.ldps.kind: 'dps' is unknown; choose one of 'ldps', 'gml_dps', 'psld', 'resample', 'latent_daps', 'latent_diffpir'.",
+            "solvers.ldps.kind: 'dps' is unknown; choose one of 'ldps', 'gml_dps', 'psld', 'resample', 'latent_daps', 'latent_diffpir', 'ldps_diffpir'.",
         ),
         (f"{BLUR}.std_max", 0.2, f"{BLUR}: GaussianBlur: std_max is 0.2; give a value above std_min, 0.3."),
         (
