@@ -22,9 +22,11 @@ from flashdiff.solvers import Solver
 from flashdiff.starts import STARTS, Start
 from flashdiff.study.records import read_json
 from flashdiff.study.schema import load
-from flashdiff.study.tuned import flash_of, recipes
+from flashdiff.study.tuned import few_step_of, flash_of, recipes
 
 Images = Tensor | Image.Image | list[Image.Image]
+EVALUATIONS = 6
+"""Mean denoiser evaluations of the few-step walk that restores where nothing else is asked; else the nearest that was tuned."""
 
 
 @dataclass
@@ -52,13 +54,15 @@ class FlashPipeline(DiffusionPipeline):
     diffusion's ``alphas_cumprod``; severity_encoder: trained for this prior; pixel_unshuffle: as in
     :class:`flashdiff.prior.Prior`. degradation: the study's entry (``kind``, its fields, ``noise_std``) that the encoder
     was trained for, after which ``pipe.degradation`` and ``pipe.noise_std`` are made, None for none; tuned: solver ->
-    :func:`flashdiff.study.tuned.recipes`. Calling the pipeline freezes the networks. Raises ValueError where the parts
-    do not fit each other, and what building an unusable entry raises.
+    :func:`flashdiff.study.tuned.recipes`; few_steps: mean evaluations per image, as text -> the best setting with so many,
+    as :func:`flashdiff.study.tuned.few_step_of` takes it. Calling the pipeline freezes the networks. Raises ValueError
+    where the parts do not fit each other, and what building an unusable entry raises.
     """
 
     def __init__(
         self, vae: ModelMixin, unet: UNet2DModel, scheduler: SchedulerMixin, severity_encoder: SeverityEncoder,
         pixel_unshuffle: int = 1, degradation: dict | None = None, tuned: dict | None = None,
+        few_steps: dict | None = None,
     ):  # fmt: skip
         super().__init__()
         kind, encoder = scheduler.config.get("prediction_type", "epsilon"), severity_encoder.config
@@ -79,8 +83,12 @@ class FlashPipeline(DiffusionPipeline):
             degradation = known | {"members": [list(pair) for pair in known["members"].items()]}
         for rule, recipe in (item for rules in (tuned or {}).values() for item in rules.items()):
             flash_of(None, None, {}, recipe, rule)  # refuses here what could not run
+        for choice in (few_steps or {}).values():
+            few_step_of(None, None, choice)  # and here
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, severity_encoder=severity_encoder)
-        self.register_to_config(pixel_unshuffle=pixel_unshuffle, degradation=degradation, tuned=tuned)
+        self.register_to_config(
+            pixel_unshuffle=pixel_unshuffle, degradation=degradation, tuned=tuned, few_steps=few_steps
+        )
         self.degradation, self.noise_std = (None, None) if degradation is None else build(known)
 
     @classmethod
@@ -92,16 +100,20 @@ class FlashPipeline(DiffusionPipeline):
             raise ValueError(f"degradation: the study has no {degradation!r}; choose {', '.join(study.degradations)}.")
         if not trained.is_dir():
             raise FileNotFoundError(f"{trained}: not there; run `make study` first.")
-        tuned = {}
+        tuned, few_steps = {}, {}
         for name, pair in study.pairs.items():
             if pair.degradation == degradation:
                 entry = study.solvers[pair.solver].model_dump(mode="json")
                 tuned[pair.solver] = recipes(entry, read_json(folder / f"data/tuned/{name}.json")["chosen"])
+                record = folder / f"data/tuned/budgets-{name}.json"
+                if not few_steps and record.exists():  # of the study's first solver that has one
+                    chosen = read_json(record)["chosen"]
+                    few_steps = {budget: methods["adaptive"]["perceptual"] for budget, methods in chosen.items()}
         prior = Prior.from_pretrained(folder / "data/prior")
         scheduler = DDPMScheduler.from_pretrained(folder / "data/prior", subfolder="scheduler")
         encoder = SeverityEncoder.from_pretrained(trained)
         entry = study.degradations[degradation].model_dump(mode="json", exclude_none=True)
-        return cls(prior.autoencoder, prior.unet, scheduler, encoder, prior.pixel_unshuffle, entry, tuned)
+        return cls(prior.autoencoder, prior.unet, scheduler, encoder, prior.pixel_unshuffle, entry, tuned, few_steps)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> Self:
@@ -127,7 +139,8 @@ class FlashPipeline(DiffusionPipeline):
         super().save_pretrained(str(save_directory), *args, **kwargs)
         card, name = Path(save_directory, "README.md"), kwargs.get("repo_id") or Path(save_directory).resolve().name
         if not card.exists():
-            memory = json.dumps({"degradation": self.config.degradation, "tuned": self.config.tuned}, indent=2)
+            kept = {name: self.config[name] for name in ("degradation", "tuned", "few_steps")}
+            memory = json.dumps(kept, indent=2)
             card.write_text(CARD.format(name=name, memory=memory), encoding="utf-8")
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options) -> str:
@@ -149,8 +162,15 @@ class FlashPipeline(DiffusionPipeline):
         """The prior made of this pipeline's components, on their device; it shares their weights."""
         return Prior(self.vae, self.unet, self.scheduler.alphas_cumprod, self.config.pixel_unshuffle).to(self.device)
 
-    def flash(self, solver: Solver | str = "ldps", start: Start | str = "published", **options) -> Flash:
+    def flash(
+        self, solver: Solver | str | None = None, start: Start | str | None = None, *,
+        evaluations: float | None = None, **options,
+    ) -> Flash:  # fmt: skip
         """The :class:`flashdiff.flash.Flash` that a call runs, to stream any number of measurements through it.
+
+        Without solver and start: the best walk of few steps that was tuned; ``evaluations`` is its mean number of denoiser
+        evaluations per image, one of ``pipe.config.few_steps``. With one of them, or where no such walk was tuned: the
+        long walk of the paper, by default solver "ldps" and start "published".
 
         A name stands for what was tuned: a solver of the study, with the fields that go best with the start; a start of
         :data:`flashdiff.starts.STARTS`, with the options that go best with that solver. Objects are taken as they are; a
@@ -158,6 +178,15 @@ class FlashPipeline(DiffusionPipeline):
         options: Flash's seed, batch_size, mixed_precision.
         """
         hidden = getattr(self, "_progress_bar_config", {}).get("disable", False)  # what set_progress_bar_config sets
+        parts, options = (self.prior, self.severity_encoder), {"progress": not hidden} | options
+        few, long = self.config.few_steps or {}, solver is not None or start is not None
+        if evaluations is not None and (long or not any(float(tuned) == evaluations for tuned in few)):
+            known = "leave out solver and start" if long else f"choose one of {', '.join(few) or '(none was tuned)'}"
+            raise ValueError(f"evaluations: {evaluations:g} is not a tuned walk of few steps here; {known}.")
+        if few and not long:
+            wanted = EVALUATIONS if evaluations is None else evaluations
+            return few_step_of(*parts, few[min(few, key=lambda tuned: abs(float(tuned) - wanted))], **options)
+        solver, start = "ldps" if solver is None else solver, "published" if start is None else start
         entry, recipe = solver, {"solver": {}, "start": {}}
         if isinstance(solver, str):
             rule = start if isinstance(start, str) else {c: n for n, c in STARTS.items()}.get(type(start), "published")
@@ -166,14 +195,14 @@ class FlashPipeline(DiffusionPipeline):
                 known = "; ".join(f"{name} with {', '.join(rules)}" for name, rules in tuned.items())
                 raise ValueError(f"solver: {solver!r} with start {rule!r} is not tuned; choose {known}, or objects.")
             recipe = tuned[solver][rule]
-        return flash_of(self.prior, self.severity_encoder, entry, recipe, start, **{"progress": not hidden} | options)
+        return flash_of(*parts, entry, recipe, start, **options)
 
     @torch.no_grad()
     def __call__(
         self, measurement: Images | Measurement, operator: Operator | Degradation | None = None, *,
         t: Tensor | float | None = None, noise_std: float | None = None, ids: np.ndarray | None = None,
-        solver: Solver | str = "ldps", start: Start | str = "published", seed: int = 0,
-        generator: torch.Generator | None = None, batch_size: int = 64, mixed_precision: str = "auto",
+        solver: Solver | str | None = None, start: Start | str | None = None, evaluations: float | None = None,
+        seed: int = 0, generator: torch.Generator | None = None, batch_size: int = 64, mixed_precision: str = "auto",
         output_type: str = "pt",
     ) -> FlashPipelineOutput:  # fmt: skip
         """Reconstruct images from their measurements.
@@ -183,8 +212,8 @@ class FlashPipeline(DiffusionPipeline):
         and noise_std, by default what the encoder was trained for; or an operator prepared for these B samples in this
         order. ids (B,): image identities >= 0, by default 0..B-1; they key what is random per image.
 
-        solver, start, batch_size, mixed_precision: as in :meth:`flash`. seed keys the randomness together with ids, so
-        a result depends neither on batch_size nor on the other images; a ``generator`` gives every call a seed of its own.
+        solver, start, evaluations, batch_size, mixed_precision: as in :meth:`flash`. seed keys the randomness together with
+        ids, so a result depends neither on batch_size nor on the other images; a ``generator`` gives every call its own seed.
         output_type: see :class:`FlashPipelineOutput`. Unusable input is refused in one sentence before any network runs.
         """
         if output_type not in ("pt", "np", "pil"):
@@ -193,7 +222,8 @@ class FlashPipeline(DiffusionPipeline):
             raise ValueError(f"seed: {seed} is negative; give an integer >= 0.")
         if generator is not None:
             seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-        flash = self.flash(solver, start, seed=seed, batch_size=batch_size, mixed_precision=mixed_precision)
+        engine = {"seed": seed, "batch_size": batch_size, "mixed_precision": mixed_precision}
+        flash = self.flash(solver, start, evaluations=evaluations, **engine)
         result = flash(self._measurement(measurement, operator, t, noise_std, ids))
         images = VaeImageProcessor().postprocess(result.images, output_type) if output_type != "pt" else result.images
         costs = {name: getattr(result, name) for name in COUNTS}
@@ -279,7 +309,8 @@ from flashdiff.pipeline import FlashPipeline
 pipe = FlashPipeline.from_pretrained("{name}")  # this folder, or its name on the hub
 images = pipe(y, operator=pipe.degradation, t=t).images  # y (B, C, H, W) and images in [-1, 1]; t in [0, 1], the level
 ```
-The only degradation that the encoder knows (noise in [-1, 1] units), and what was tuned for each solver and start rule:
+The only degradation that the encoder knows (noise in [-1, 1] units), and what was tuned for each solver and start rule, and for
+walks of few steps, by their mean number of denoiser evaluations:
 ```json
 {memory}
 ```

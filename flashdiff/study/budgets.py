@@ -7,15 +7,15 @@ meets the budget on validation images. Held against it at the same budget: one s
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from flashdiff.flash import Flash
 from flashdiff.severity import Severity, latent_error_variance
-from flashdiff.starts import STARTS, FixedStart
+from flashdiff.starts import STARTS
 from flashdiff.study.comparison import Bench, best, combinations, run_stored, shuffled_severity, tabulate
+from flashdiff.study.tuned import few_step_of
 from flashdiff.walks import Growing
 
 OBJECTIVES = ("psnr", "perceptual")
@@ -78,10 +78,7 @@ def fixed_choices(
 
 def few_step(bench: Bench, choice: Choice) -> Flash:
     """Flash as a few-step setting says."""
-    options = dict(choice["start"])
-    rule = options.pop("rule")
-    start = FixedStart(**options) if rule == "fixed" else rule
-    return replace(bench, solver=choice["solver"]).flash(start, {"solver": {}, "start": options})
+    return few_step_of(bench.prior, bench.encoder, choice, **bench.options)
 
 
 def tune(

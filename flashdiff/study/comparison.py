@@ -122,15 +122,18 @@ class Bench:
         """The start that costs all images what the adaptive ones cost on average."""
         return int(self.start.double().mean().round())
 
+    @property
+    def options(self) -> dict[str, int | bool]:
+        """What runs on the bench share: seed, batch_size, progress."""
+        return {"seed": self.seed, "batch_size": self.batch_size, "progress": process_state().is_local_main_process}
+
     def flash(self, rule: str | Start, choice: Choice) -> Flash:
         """Flash with a start rule, by its name or as it is, and what was chosen for it."""
-        options = {"seed": self.seed, "batch_size": self.batch_size, "progress": process_state().is_local_main_process}
-        return flash_of(self.prior, self.encoder, self.solver, choice, rule, **options)
+        return flash_of(self.prior, self.encoder, self.solver, choice, rule, **self.options)
 
     def full_length(self, choice: Choice) -> FullLength:
         """The full-length baseline with what was chosen for it."""
-        solver, progress = solver_of(self.solver, choice), process_state().is_local_main_process
-        return FullLength(self.prior, solver, self.seed, self.batch_size, progress=progress)
+        return FullLength(self.prior, solver_of(self.solver, choice), **self.options)
 
     def quality(self, images: Tensor) -> dict[str, np.ndarray]:
         """Every measure, and residual (root mean square of y - A(x), [-1, 1] units), of every image."""

@@ -23,15 +23,27 @@ from flashdiff.pipeline import FlashPipeline
 from flashdiff.prior import Prior
 from flashdiff.report.explore import Explorer
 from flashdiff.severity import SeverityEncoder
-from flashdiff.solvers import LDPS, PSLD, LatentDAPS
-from flashdiff.starts import ConsistentStart, FixedStart, InversionStart, PublishedStart
+from flashdiff.solvers import LDPS, PSLD, LatentDAPS, LatentDiffPIR
+from flashdiff.starts import ConsistentStart, FixedStart, InversionStart, PublishedStart, ScaledStart
 from flashdiff.training.prior import build_autoencoder
-from flashdiff.walks import EvenlySpaced
+from flashdiff.walks import EvenlySpaced, Growing
 
 PAGE = Path(__file__).parents[2] / "docs" / "pipeline.md"
 BLUR = GaussianBlur(0.3, 3.0, 8)  # what the smoke study's encoder of gaussian_blur is for
 IDS = np.array([4, 9, 0])
 SHORT = EvenlySpaced(3)
+FEW_STEPS = {
+    3: {
+        "solver": {"kind": "latent_diffpir", "lam": 2.0, "walk": {"kind": "evenly_spaced", "steps": 2}},
+        "start": {"rule": "fixed", "index": 9, "fresh": 0.0},
+    },
+    6: {
+        "solver": {"kind": "ldps", "eta": 0.04, "walk": {"kind": "growing", "rate": 0.5, "power": 0.5}},
+        "start": {"rule": "scaled", "share": 0.5},
+    },
+}
+NEAREST = LDPS(0.04, walk=Growing(0.5, 0.5)), ScaledStart(0.5)
+"""The setting of FEW_STEPS that restores where nothing is asked, six evaluations, as objects."""
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +65,8 @@ def study(tiny_study):
         "full_length": {"solver": {"eta": 0.09}, "start": {}},
     }
     (tiny_study / "data/tuned/gaussian_blur-ldps.json").write_text(json.dumps({"chosen": chosen, "trials": []}))
+    few = {str(k): {"adaptive": {"psnr": choice, "perceptual": choice}} for k, choice in FEW_STEPS.items()}
+    (tiny_study / "data/tuned/budgets-gaussian_blur-ldps.json").write_text(json.dumps({"chosen": few, "trials": []}))
     return tiny_study
 
 
@@ -69,7 +83,7 @@ def measurement():
 
 def memory(pipe):
     """What a pipeline is made of besides its components."""
-    return {name: pipe.config[name] for name in ("pixel_unshuffle", "degradation", "tuned")}
+    return {name: pipe.config[name] for name in ("pixel_unshuffle", "degradation", "tuned", "few_steps")}
 
 
 def flash(study, solver, start, seed=0):
@@ -89,13 +103,16 @@ def assert_same(output, result):
 @pytest.mark.parametrize(
     ("options", "solver", "start"),
     [
-        ({}, LDPS(0.05, walk=SHORT), PublishedStart(1.2)),
+        ({}, *NEAREST),
+        ({"evaluations": 3}, LatentDiffPIR(2.0, walk=EvenlySpaced(2)), FixedStart(9, 0.0)),
+        ({"solver": "ldps"}, LDPS(0.05, walk=SHORT), PublishedStart(1.2)),
+        ({"start": "published"}, LDPS(0.05, walk=SHORT), PublishedStart(1.2)),
         ({"start": "consistent"}, LDPS(0.03, walk=SHORT), ConsistentStart(1.5)),
         ({"start": ConsistentStart(2.0)}, LDPS(0.03, walk=SHORT), ConsistentStart(2.0)),
         ({"start": FixedStart(7)}, LDPS(0.05, walk=SHORT), FixedStart(7)),
         ({"solver": PSLD(0.02, walk=SHORT)}, PSLD(0.02, walk=SHORT), PublishedStart()),
         ({"solver": LDPS(0.1, walk=EvenlySpaced(2)), "start": "inversion"}, LDPS(0.1, walk=EvenlySpaced(2)), InversionStart()),
-        ({"seed": 5}, LDPS(0.05, walk=SHORT), PublishedStart(1.2)),
+        ({"start": "published", "seed": 5}, LDPS(0.05, walk=SHORT), PublishedStart(1.2)),
     ],
     ids=lambda value: "-".join(value) or "default" if isinstance(value, dict) else "",
 )  # fmt: skip
@@ -110,13 +127,29 @@ def test_gives_what_flash_gives(pipe, study, measurement, options, solver, start
 
 
 def test_is_the_studys_own_flash(pipe, study, measurement):
-    assert_same(pipe(measurement), Explorer(study).flash("gaussian_blur")(measurement))
+    assert_same(pipe(measurement, start="published"), Explorer(study).flash("gaussian_blur")(measurement))
 
 
 def test_one_level_for_all_and_counted_ids(pipe, study):
     x = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (2, 1, 16, 16))).float()
     same = measure(x, BLUR, 0.4, 0.1)
-    assert_same(pipe(same.y, operator=BLUR, t=0.4), flash(study, LDPS(0.05, walk=SHORT), PublishedStart(1.2))(same))
+    expected = flash(study, LDPS(0.05, walk=SHORT), PublishedStart(1.2))(same)
+    assert_same(pipe(same.y, operator=BLUR, t=0.4, start="published"), expected)
+
+
+def test_a_study_without_few_steps_restores_as_published(study, measurement):
+    (study / "data/tuned/budgets-gaussian_blur-ldps.json").unlink()
+    pipe = FlashPipeline.from_study("gaussian_blur", study)
+    assert_same(pipe(measurement), flash(study, LDPS(0.05, walk=SHORT), PublishedStart(1.2))(measurement))
+    with pytest.raises(ValueError, match=r"evaluations: 3 is not a tuned .* here; choose one of \(none was tuned\)\."):
+        pipe(measurement, evaluations=3)
+
+
+def test_evaluations_are_those_of_a_tuned_walk(pipe, measurement):
+    with pytest.raises(ValueError, match=r"evaluations: 4 is not a tuned walk of few steps here; choose one of 3, 6\."):
+        pipe(measurement, evaluations=4)
+    with pytest.raises(ValueError, match=r"evaluations: 6 is not .* here; leave out solver and start\."):
+        pipe(measurement, evaluations=6, start="consistent")
 
 
 def test_noise_level_reaches_the_solver(pipe, study, measurement):
@@ -393,11 +426,10 @@ def test_folder_round_trip(pipe, measurement, tmp_path, kind):
 
     again = FlashPipeline.from_pretrained(folder)
     assert again.degradation == pipe.degradation == BLUR and again.noise_std == pipe.noise_std == 0.1
-    assert again.config.tuned == pipe.config.tuned and again.config.pixel_unshuffle == 2
+    assert again.config.tuned == pipe.config.tuned and again.config.few_steps == pipe.config.few_steps
+    assert again.config.pixel_unshuffle == 2
     encoder = SeverityEncoder.from_pretrained(folder, subfolder="severity_encoder")
-    parts = Flash(Prior.from_pretrained(folder), encoder, LDPS(0.05, walk=SHORT), PublishedStart(1.2), progress=False)(
-        measurement
-    )
+    parts = Flash(Prior.from_pretrained(folder), encoder, *NEAREST, progress=False)(measurement)
     assert_same(pipe(measurement), parts)
     assert_same(again(measurement), parts)
 
@@ -610,9 +642,9 @@ def test_the_page_runs(study, measurement, monkeypatch):
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
     same = dataclasses.replace(measurement, t=torch.full((3,), 0.5), ids=np.arange(3))
-    assert torch.equal(names["restored"], flash(study, LDPS(0.05, walk=SHORT), PublishedStart(1.2))(same).images)
+    assert torch.equal(names["restored"], flash(study, *NEAREST)(same).images)
     assert len(names["pictures"]) == 3 and names["again"].images.shape == (3, 1, 16, 16)
-    assert_same(names["result"], flash(study, LDPS(0.05, walk=SHORT), PublishedStart(1.2))(names["measurement"]))
+    assert_same(names["result"], flash(study, *NEAREST)(names["measurement"]))
     said = re.search(r"says that `(.*?)`", PAGE.read_text(encoding="utf-8"))[1]
     with pytest.raises(AttributeError, match=said):
         DiffusionPipeline.from_pretrained(study / "flash-gaussian-blur")
