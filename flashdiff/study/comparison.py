@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -195,12 +195,12 @@ def best(trials: Sequence[Mapping], objective: str) -> Choice:
 
 
 def methods(
-    bench: Bench, chosen: Chosen, fixed_starts: Sequence[int], controls: bool = True
+    bench: Bench, chosen: Chosen, fixed_starts: Sequence[int], controls: Collection[str] = tuple(STARTS)
 ) -> Iterator[tuple[str, Flash | FullLength, Severity | None]]:
     """Every method of the comparison by name, with the severity it is told (None: its encoder's own).
 
     no_diffusion (D(z_hat)), the adaptive methods that were tuned, fixed_mean and fixed_fresh (start at the mean of the
-    adaptive ones: equal mean NFE), fixed_<start>, full_length, and with ``controls`` for each start rule two negative controls:
+    adaptive ones: equal mean NFE), fixed_<start>, full_length, and for each start rule in ``controls`` two negative controls:
     shuffled_<rule> (sigma_hat permuted over the images) and random_<rule> (index uniform on 0..2 x mean).
     """
     severity = bench.severity
@@ -214,16 +214,22 @@ def methods(
         yield flash_method(rule), run, None
     for method, fresh in FRESH.items():
         yield method, bench.flash(replace(fixed, fresh=fresh), chosen[method]), severity
-    for rule, run in adaptive.items() if controls else ():
-        yield f"shuffled_{rule}", run, shuffled
-        yield f"random_{rule}", run, random
+    for rule, run in adaptive.items():
+        if rule in controls:
+            yield f"shuffled_{rule}", run, shuffled
+            yield f"random_{rule}", run, random
     for index in fixed_starts:
         yield f"fixed_{index}", bench.flash(replace(fixed, index=index), chosen["fixed_mean"]), severity
     yield "full_length", bench.full_length(chosen["full_length"]), None
 
 
 def reconstruct(
-    bench: Bench, chosen: Chosen, fixed_starts: Sequence[int], folder: str | Path, *, controls: bool = True
+    bench: Bench,
+    chosen: Chosen,
+    fixed_starts: Sequence[int],
+    folder: str | Path,
+    *,
+    controls: Collection[str] = tuple(STARTS),
 ) -> dict[str, Result]:
     """Run every method on the bench's measurements, this process's share of them where there are several.
 

@@ -311,7 +311,9 @@ class Reconstruction(Section):
     distances: Literal["features", "published"] = Field(
         description="perceptual and Frechet distance: by the prior's own classifier, or LPIPS and FID"
     )
-    controls: bool = Field(True, description="negative controls, too: others' severities, and random starts")
+    controls: list[Literal[tuple(STARTS)]] = Field(
+        list(STARTS), description="start rules whose negative controls walk, too: others' severities, and random starts"
+    )
 
 
 class FewStepWalk(Section):

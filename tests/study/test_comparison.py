@@ -66,7 +66,9 @@ def test_every_method_and_its_controls_run(bench, chosen, tmp_path):
 
 def test_without_controls_the_rest_is_the_same(bench, chosen, tmp_path):
     whole = comparison.reconstruct(bench, chosen, [3], tmp_path / "run")
-    fewer = comparison.reconstruct(bench, chosen, [3], tmp_path / "run", controls=False)
+    one = comparison.reconstruct(bench, chosen, [3], tmp_path / "run", controls=["published"])
+    assert {m for m in one if m.startswith(methods.CONTROLS)} == set(methods.controls("published"))
+    fewer = comparison.reconstruct(bench, chosen, [3], tmp_path / "run", controls=[])
     assert set(whole) - set(fewer) == {c for rule in methods.rules(chosen) for c in methods.controls(rule)}
     rows, _ = comparison.tabulate(bench, fewer)
     gains = summaries.reconstruction_metrics(rows, n_resamples=100)["gains"]
