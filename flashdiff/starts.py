@@ -199,6 +199,7 @@ STARTS: dict[str, type[AdaptiveStart]] = {
     "published": PublishedStart,
     "consistent": ConsistentStart,
     "inversion": InversionStart,
-    "scaled": ScaledStart,
 }
 """The adaptive rules by their names in a study file; the method that walks with one is called flash_NAME."""
+SHORT_STARTS: dict[str, type[Start]] = {**STARTS, "scaled": ScaledStart, "fixed": FixedStart}
+"""All rules by their names in a few-step setting; those beyond STARTS have no method of their own in a comparison."""

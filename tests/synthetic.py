@@ -41,6 +41,7 @@ def severity_rows(n=120):
         "neighbour_correlation": rng.normal(0.2, 0.1, n),
         "clean_sbar": rng.uniform(0.05, 0.1, n),
         "clean_psnr": rng.normal(30, 1, n),
+        "encoder_cost": 0.5,
     }
     return pd.DataFrame(columns)
 

@@ -54,6 +54,7 @@ OF_ENCODER: dict[str, Rule] = {
     "encoder_error_clean": Rule(
         "latent error on clean, noise-free images", "", "95% interval below 0.12", lambda i: i["high"] < 0.12
     ),
+    "encoder_cost": Rule("cost of the severity encoder, once per image", "guided evaluations", "described only", None),
     "start_spread": Rule("predicted starts: 95th / 5th percentile", "ratio", "95% interval above 10", _at_least(10)),
     "calibration_ratio": Rule(
         "mean σ̂ / mean true error",
@@ -133,6 +134,7 @@ PER_ENCODER = {
     "spearman_error": "severity",
     "calibration_ratio": "severity",
     "encoder_error_clean": "severity",
+    "encoder_cost": "severity",
     "start_spread": "severity",
 }
 CONTROLS = {
@@ -265,7 +267,7 @@ def readme_claims() -> list[str]:
         "spearman_level",
         "calibration_ratio",
     )
-    of_encoder += ("encoder_error_clean", "start_spread")
+    of_encoder += ("encoder_error_clean", "encoder_cost", "start_spread")
     few_steps = ("nfe_ratio_100", "adaptive_vs_best_fixed_few")
     return [*of_encoder, *OF_COST, *(measure.gain for measure in MEASURES.values()), *few_steps]
 

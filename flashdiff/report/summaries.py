@@ -46,6 +46,7 @@ def severity_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distan
     summary["start_spread"] = bootstrap(rows.start.to_numpy(dtype=float), _spread, n_resamples, seed)
     for name, column in (("encoder_error_clean", "clean_sbar"), ("clean_psnr", "clean_psnr")):
         summary[name] = bootstrap(rows[column].to_numpy(dtype=float), np.mean, n_resamples, seed)
+    summary["encoder_cost"] = {"value": significant(rows.encoder_cost.iloc[0]), "low": None, "high": None, "n": 1}
     for name in ("kurtosis", "neighbour_correlation"):
         summary[name] = bootstrap(rows[name].to_numpy(), np.mean, n_resamples, seed)
     return summary

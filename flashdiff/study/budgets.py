@@ -13,7 +13,7 @@ import pandas as pd
 
 from flashdiff.flash import Flash
 from flashdiff.severity import Severity, latent_error_variance
-from flashdiff.starts import STARTS
+from flashdiff.starts import SHORT_STARTS
 from flashdiff.study.comparison import Bench, best, combinations, run_stored, shuffled_severity, tabulate
 from flashdiff.study.tuned import few_step_of
 from flashdiff.walks import Growing
@@ -23,7 +23,7 @@ OBJECTIVES = ("psnr", "perceptual")
 RUNS = ".build/budgets/{pair}/run"
 """Where the walks of a pair lie, below the study's folder, until their stage has saved its results."""
 Choice = Mapping[str, Mapping]
-"""{"solver": a whole solver entry, walk included; "start": {"rule": one of STARTS or "fixed", and its options}}."""
+"""{"solver": a whole solver entry, walk included; "start": {"rule": one of SHORT_STARTS, and its options}}."""
 
 
 def rate_for(starts: np.ndarray, evaluations: float, power: float) -> float:
@@ -50,7 +50,7 @@ def adaptive_choices(
     """
     choices, variance = [], bench.severity.variance.to(bench.prior.abar.device)
     for rule, options in ((rule, chosen) for rule, grid in rules.items() for chosen in combinations(grid)):
-        start, seen = STARTS[rule](**options), []
+        start, seen = SHORT_STARTS[rule](**options), []
         index = start.index(bench.prior, variance)
         left = evaluations - float(start.cost(index).double().mean())
         for power in powers:

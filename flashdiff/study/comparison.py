@@ -195,12 +195,12 @@ def best(trials: Sequence[Mapping], objective: str) -> Choice:
 
 
 def methods(
-    bench: Bench, chosen: Chosen, fixed_starts: Sequence[int], controls: Collection[str] = tuple(STARTS)
+    bench: Bench, chosen: Chosen, fixed_starts: Sequence[int], controls: Collection[str] | None = None
 ) -> Iterator[tuple[str, Flash | FullLength, Severity | None]]:
     """Every method of the comparison by name, with the severity it is told (None: its encoder's own).
 
     no_diffusion (D(z_hat)), the adaptive methods that were tuned, fixed_mean and fixed_fresh (start at the mean of the
-    adaptive ones: equal mean NFE), fixed_<start>, full_length, and for each start rule in ``controls`` two negative controls:
+    adaptive ones: equal mean NFE), fixed_<start>, full_length, and for each start rule (of ``controls``) two negative controls:
     shuffled_<rule> (sigma_hat permuted over the images) and random_<rule> (index uniform on 0..2 x mean).
     """
     severity = bench.severity
@@ -215,7 +215,7 @@ def methods(
     for method, fresh in FRESH.items():
         yield method, bench.flash(replace(fixed, fresh=fresh), chosen[method]), severity
     for rule, run in adaptive.items():
-        if rule in controls:
+        if controls is None or rule in controls:
             yield f"shuffled_{rule}", run, shuffled
             yield f"random_{rule}", run, random
     for index in fixed_starts:
@@ -229,7 +229,7 @@ def reconstruct(
     fixed_starts: Sequence[int],
     folder: str | Path,
     *,
-    controls: Collection[str] = tuple(STARTS),
+    controls: Collection[str] | None = None,
 ) -> dict[str, Result]:
     """Run every method on the bench's measurements, this process's share of them where there are several.
 

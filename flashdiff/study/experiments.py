@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from flashdiff.batch import Stream, slice_size, uniform
 from flashdiff.datasets.splits import split_ids
@@ -50,7 +51,8 @@ def severity_rows(
 
     Columns: image, label, t, sigma_hat, sbar (true standard deviation of the latent error), a column per measure (of
     D(z_hat)), start (index matched to sigma_hat), kurtosis (excess) and neighbour_correlation of the latent error,
-    clean_sbar and clean_psnr (sbar, and PSNR of D(z_hat) in dB, of the clean image itself, without noise).
+    clean_sbar and clean_psnr (sbar, and PSNR of D(z_hat) in dB, of the clean image itself, without noise), encoder_cost
+    (what asking the encoder costs, :func:`encoder_cost`; the same for every image).
     """
     ids = split_ids("test", len(x))
     t = uniform_levels(ids, seed, x)
@@ -76,5 +78,22 @@ def severity_rows(
         "neighbour_correlation": (vertical + horizontal) / (2 * variance),
         "clean_sbar": latent_error_variance(clean, z0).sqrt(),
         "clean_psnr": psnr(prior.decode_in_slices(clean, slice_size(x)), x),
+        "encoder_cost": torch.full((len(x),), encoder_cost(prior, encoder, measurement.y[:1])),
     }
     return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})
+
+
+def encoder_cost(prior: Prior, encoder: SeverityEncoder, y: Tensor) -> float:
+    """Operations of the severity encoder for one measurement y (1, C, H, W), in units of a guided evaluation.
+
+    Counted are the multiplications and additions of convolutions, products and attention. A guided evaluation is denoiser
+    and decoder, forward and backward to the latent, as a step of LDPS has it; the degradation is left out.
+    """
+    with FlopCounterMode(display=False) as asked:
+        z_hat = encoder.infer(y).z_hat
+    with torch.enable_grad(), FlopCounterMode(display=False) as guided:
+        z = z_hat.to(prior.abar.device).detach().requires_grad_()
+        i = torch.full((1,), prior.n_steps // 2, device=z.device)
+        # the counter's hooks cannot be on a leaf of the graph
+        torch.autograd.grad(prior.decode(prior.predict_z0(z.clone(), i)).sum(), z)
+    return asked.get_total_flops() / guided.get_total_flops()

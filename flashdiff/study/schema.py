@@ -28,7 +28,7 @@ from flashdiff import degradations, solvers
 from flashdiff.degradations import DEGRADATIONS, Mixture
 from flashdiff.fields import field_types
 from flashdiff.solvers import SOLVERS
-from flashdiff.starts import STARTS
+from flashdiff.starts import SHORT_STARTS, STARTS, FixedStart
 from flashdiff.walks import WALKS, Walk
 
 Count = Annotated[int, Field(ge=1)]
@@ -482,11 +482,12 @@ class Study(Section):
                 yield from _fields_tried(
                     f"budgets.walks.{name}.{i}", "candidates", "solver", walk.solver, walk.candidates
                 )
-        yield from _starts_tried("budgets.tune.adaptive", self.budgets.tune.adaptive)
+        adaptive = {name: rule for name, rule in SHORT_STARTS.items() if rule is not FixedStart}
+        yield from _starts_tried("budgets.tune.adaptive", self.budgets.tune.adaptive, adaptive)
         for name, candidates in self.tune.candidates.items():
             place, entry = f"tune.candidates.{name}", self.solvers[name]
             yield from _fields_tried(place, "solver", f"solvers.{name}", entry, candidates.solver)
-            yield from _starts_tried(f"{place}.starts", candidates.starts)
+            yield from _starts_tried(f"{place}.starts", candidates.starts, STARTS)
 
 
 def _fields_tried(
@@ -501,19 +502,19 @@ def _fields_tried(
             yield from _refused(f"{place}.{section}.{field}", field, known, values, solvers.build, entry.model_dump())
 
 
-def _starts_tried(place: str, starts: Mapping[str, Mapping[str, list]]) -> Iterator[str]:
-    """What is wrong with the start rules that are tried, and with the values of their options."""
+def _starts_tried(place: str, starts: Mapping[str, Mapping[str, list]], rules: Mapping[str, type]) -> Iterator[str]:
+    """What is wrong with the start rules that are tried, of those that can be, and with the values of their options."""
+
+    def build(entry: Mapping, **options: Any) -> object:
+        return rules[entry["rule"]](**options)
+
     for rule, options in starts.items():
-        if rule not in STARTS:
-            yield f"{place}.{rule}: unknown name; choose one of {', '.join(STARTS)}"
+        if rule not in rules:
+            yield f"{place}.{rule}: unknown name; choose one of {', '.join(rules)}"
             continue
-        known = field_types(STARTS[rule]).keys()
+        known = field_types(rules[rule]).keys()
         for option, values in options.items():
-            yield from _refused(f"{place}.{rule}.{option}", option, known, values, _start, {"rule": rule})
-
-
-def _start(entry: Mapping, **options: Any) -> object:
-    return STARTS[entry["rule"]](**options)
+            yield from _refused(f"{place}.{rule}.{option}", option, known, values, build, {"rule": rule})
 
 
 def _refused(

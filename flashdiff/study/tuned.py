@@ -7,7 +7,7 @@ from flashdiff.flash import Flash
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder
 from flashdiff.solvers import Solver, build
-from flashdiff.starts import STARTS, FixedStart, Start
+from flashdiff.starts import SHORT_STARTS, STARTS, Start
 
 Choice = Mapping[str, Mapping[str, Any]]
 """What was chosen for a method: {"solver": fields of the solver, "start": options of the start rule}."""
@@ -42,15 +42,13 @@ def flash_of(
 
 
 def few_step_of(prior: Prior, encoder: SeverityEncoder, choice: Choice, **options) -> Flash:
-    """Flash as a few-step setting says: {"solver": a whole solver entry, "start": {"rule": of STARTS or "fixed", options}}.
+    """Flash as a few-step setting says: {"solver": a whole solver entry, "start": {"rule": of SHORT_STARTS, its options}}.
 
     options as in :func:`flash_of`, and what it raises.
     """
     start = dict(choice["start"])
-    rule = start.pop("rule")
-    if rule == "fixed":
-        return flash_of(prior, encoder, choice["solver"], {"solver": {}}, FixedStart(**start), **options)
-    return flash_of(prior, encoder, choice["solver"], {"solver": {}, "start": start}, rule, **options)
+    rule = SHORT_STARTS[start.pop("rule")]
+    return flash_of(prior, encoder, choice["solver"], {"solver": {}}, rule(**start), **options)
 
 
 def recipes(entry: Mapping, chosen: Mapping[str, Choice]) -> dict[str, dict[str, dict]]:

@@ -115,12 +115,14 @@ def test_severity_metrics_on_a_known_relation():
             "neighbour_correlation": 0.1,
             "clean_sbar": 0.05,
             "clean_psnr": 30.0,
+            "encoder_cost": 0.25,
         }
     )
     summary = summaries.severity_metrics(rows, 100)
     low, high = np.percentile((100 * t).astype(int) + 1, (5, 95))
     assert summary["start_spread"]["value"] == pytest.approx(high / low, rel=1e-5)
     assert summary["encoder_error_clean"]["value"] == 0.05
+    assert summary["encoder_cost"]["value"] == 0.25
     assert summary["spearman_level"]["value"] == 1 and summary["calibration_ratio"]["value"] == pytest.approx(1.1)
     assert summary["expected_calibration_error"] == pytest.approx(0.1 * t.mean(), rel=1e-4)
 

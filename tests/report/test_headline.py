@@ -23,7 +23,7 @@ from flashdiff.study import records as files
 
 KEYS = ["claim", "study", "degradation", "solver", "start", "budget", "value", "low", "high", "n", "unit", "distance", "measure", "verdict"]  # fmt: skip
 OF_ENCODER = ["ordering_accuracy", "ordering_accuracy_strict", "spearman_level", "spearman_error", "calibration_ratio",
-              "encoder_error_clean", "start_spread"]  # fmt: skip
+              "encoder_error_clean", "encoder_cost", "start_spread"]  # fmt: skip
 OF_START = [
     "mean_start",
     "nfe_ratio",
@@ -63,7 +63,7 @@ def test_every_claim_is_there_for_every_degradation_and_solver(tmp_path):
                 assert units == ["dB", "relative"] * several if claim in CONTROLS + OF_BUDGET else len(units) == 1
             budgets = {claim: [r["budget"] for r in part if r["claim"] == claim] for claim in OF_BUDGET}
             assert budgets == {claim: [3, 3, 6, 6] for claim in OF_BUDGET}
-    assert len(records) == 4 * (7 + 3 * (7 + 2 * 4) + 1 + 2 * 2 * 2)
+    assert len(records) == 4 * (8 + 3 * (7 + 2 * 4) + 1 + 2 * 2 * 2)
     for record in records:
         assert list(record) == KEYS and record["study"] == "toy"
         assert record["verdict"] in {"reproduced", "not reproduced", "not tested"}
@@ -74,7 +74,7 @@ def test_a_degradation_without_a_solver_has_the_claims_of_its_encoder(tmp_path):
     records = headline.collect(tmp_path, "toy", ["gaussian_blur", "mixture"], [("gaussian_blur", "ldps")])
     alone = [r for r in records if r["degradation"] == "mixture"]
     assert [r["claim"] for r in alone] == OF_ENCODER and {r["solver"] for r in alone} == {None}
-    assert len(records) == 7 + 52 + 9
+    assert len(records) == 8 + 52 + 10
     assert {"", "LDPS"} == set(headline.to_frame(records).solver)
     assert readme.results_table(records).splitlines()[0].endswith("| gaussian blur, LDPS | mixture |")
     assert readme.results_table(records).count("| |") == 0 and " - |" in readme.results_table(records)
@@ -348,7 +348,7 @@ def test_the_readme_table_has_a_column_per_pair_and_replaces_the_one_before(tmp_
     assert readme.with_table(text, "results", table) == text
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert (
-        lines[0][1:] == ["gaussian blur, LDPS", "random inpainting, LDPS"] and len(lines) == 2 + 7 + 3 * 7 + 1 + 2 * 2
+        lines[0][1:] == ["gaussian blur, LDPS", "random inpainting, LDPS"] and len(lines) == 2 + 8 + 3 * 7 + 1 + 2 * 2
     )
     cells = {line[0]: line[1:] for line in lines}
     for r in records:

@@ -36,7 +36,7 @@ def test_the_ladder_has_its_index_in_its_name():
 
 def test_solvers_have_the_name_of_their_class(monkeypatch):
     known = {"ldps": "LDPS", "gml_dps": "GML-DPS", "psld": "PSLD", "resample": "ReSample", "latent_daps": "LatentDAPS"}
-    known |= {"latent_diffpir": "LatentDiffPIR"}
+    known |= {"latent_diffpir": "LatentDiffPIR", "ldps_diffpir": "LDPSDiffPIR"}
     assert {kind: names.solver_label(kind) for kind in SOLVERS} == known
     assert names.solver_label("ldps_ddim40") == "LDPS (ddim40)" and names.solver_label("an_other") == "an other"
     monkeypatch.setitem(SOLVERS, "mine", type("MySolver", (), {}))

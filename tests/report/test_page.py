@@ -150,12 +150,14 @@ def test_every_claim_is_on_the_page_with_its_value_and_verdict(study, page):
     records = headline.collect(study, STUDY, DEGRADATIONS, PAIRS)
     expected = [[str(cell) for cell in row] for row in headline.to_frame(records).drop(columns="degradation").values]
     claims = claims_on(page)
-    assert [row[1:] for row in claims] == [row[1:] for row in expected] and len(claims) == 2 * 61
+    assert [row[1:] for row in claims] == [row[1:] for row in expected] and len(claims) == 2 * 62
     for record, row in zip(records, claims, strict=True):
         assert row[0] == ("" if record["claim"] in headline.PER_ENCODER else "LDPS")
         assert row[2] == headline.label(record)
         assert row[3] == headline.describe(record)
-        assert row[6] == ("described" if record["claim"] in ("mean_start", "regret_to_oracle") else record["verdict"])
+        assert row[6] == (
+            "described" if record["claim"] in ("mean_start", "regret_to_oracle", "encoder_cost") else record["verdict"]
+        )
 
 
 def test_claims_of_an_encoder_are_said_once(tmp_path):
@@ -163,7 +165,7 @@ def test_claims_of_an_encoder_are_said_once(tmp_path):
     pairs = [("gaussian_blur", "ldps"), ("gaussian_blur", "other")]
     text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], pairs).read_text(encoding="utf-8")
     solvers = [row[0] for row in claims_on(Page(text))]
-    assert solvers == [""] * 7 + ["LDPS"] * 54 + ["other"] * 54
+    assert solvers == [""] * 8 + ["LDPS"] * 54 + ["other"] * 54
     assert text.count("of all pairs of levels in the right order") == 1
 
 
@@ -279,7 +281,7 @@ def test_a_start_that_costs_more_than_it_saves_is_said_to(tmp_path):
 def test_a_study_without_figures_and_tables_still_has_its_claims(tmp_path):
     write_metrics(tmp_path)
     page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8"))
-    assert not page.attributes("src") and len(page.rows) == (1 + 61) + (1 + 7)
+    assert not page.attributes("src") and len(page.rows) == (1 + 62) + (1 + 7)
 
 
 @pytest.mark.parametrize(("solvers", "shown"), [(["ldps", "ldps_ddim40"], True), (["ldps"], False)])

@@ -8,7 +8,7 @@ import torch
 
 from flashdiff.measures.features import Features
 from flashdiff.severity import SeverityEncoder, latent_error_variance
-from flashdiff.starts import STARTS
+from flashdiff.starts import SHORT_STARTS
 from flashdiff.study import budgets, seeds
 from flashdiff.study.comparison import Bench
 from flashdiff.walks import Growing
@@ -64,7 +64,7 @@ def test_adaptive_walks_meet_the_budget_on_the_images_that_chose_their_rate(benc
         result = budgets.few_step(bench, choice)(bench.measurement)
         assert float(result.nfe.double().mean()) <= 3  # the inversion's own evaluations included
         options = {name: value for name, value in choice["start"].items() if name != "rule"}
-        expected = STARTS[choice["start"]["rule"]](**options).index(bench.prior, bench.severity.variance)
+        expected = SHORT_STARTS[choice["start"]["rule"]](**options).index(bench.prior, bench.severity.variance)
         assert result.start.tolist() == expected.tolist()
 
 

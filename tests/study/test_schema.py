@@ -84,7 +84,7 @@ def test_shipped_studies_are_valid(path):
         (
             "tune.candidates.ldps.starts",
             {"early": {}},
-            "tune.candidates.ldps.starts.early: unknown name; choose one of published, consistent, inversion, scaled.",
+            "tune.candidates.ldps.starts.early: unknown name; choose one of published, consistent, inversion.",
         ),
         (
             "tune.candidates.ldps.starts",
