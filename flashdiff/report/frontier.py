@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flashdiff.measures import MEASURES, in_figures
-from flashdiff.report.intervals import crossed_bootstrap
+from flashdiff.report.intervals import crossed_bootstrap, paired_gains
 from flashdiff.report.names import DISTANCES, distance_names, measure_label
 from flashdiff.report.tables import spread
 from flashdiff.study.methods import adaptive
@@ -283,3 +283,26 @@ def frontier_table(found: Runs, n_resamples: int, seed: int = 0) -> pd.DataFrame
             row |= {end: at + value for end, value in spread(name, difference).items()}
         rows.append(row)
     return pd.DataFrame(rows).astype({"budget": float})
+
+
+def gains_by_severity(few: pd.DataFrame, n_resamples: int, seed: int = 0, parts: int = 4) -> pd.DataFrame:
+    """What few steps gain over D(z_hat), for parts of the images with equal counts, from low to high predicted severity.
+
+    few: rows of :func:`flashdiff.study.budgets.walk`, of which the methods adaptive and fixed count. One row per part
+    (1 to ``parts``), method, budget and objective: sigma_hat and nfe, means of the part, and gains with 95% intervals over
+    its images.
+    """
+    nothing = few[few.method == "no_diffusion"].set_index("image")
+    part_of = pd.qcut(nothing.sigma_hat.rank(method="first"), parts, labels=range(1, parts + 1)).astype(int)
+    rows = []
+    walked = few[few.method.isin(("adaptive", "fixed"))]
+    for (method, budget, tuned_for), run in walked.groupby(["method", "budget", "tuned_for"], sort=False):
+        for part, images in part_of.groupby(part_of):
+            ours, theirs = run[run.image.isin(images.index)], nothing.loc[images.index].reset_index()
+            gained = paired_gains(pd.concat([ours, theirs]), method, "no_diffusion", n_resamples, seed)
+            row = {"part": part, "method": method, "budget": budget, "tuned_for": tuned_for, "images": len(ours)}
+            row |= {"sigma_hat": ours.sigma_hat.mean(), "nfe": ours.nfe.mean()}
+            for gain in (measure.gain for measure in MEASURES.values()):
+                row |= spread(gain, gained[gain])
+            rows.append(row)
+    return pd.DataFrame(rows)

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 
+import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from flashdiff.measures import MEASURES, Measure, in_figures
 from flashdiff.report.names import DISTANCES, colour, label, marker
@@ -124,4 +127,41 @@ def gain_over_fixed(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCE
         axis.errorbar(part.budget, scale * part[measure.gain], yerr=bars, **style)
         steps_on_log_axis(axis)
         axis.set(xticks=part.budget, **labels)
+    return figure
+
+
+@styled
+def gain_by_severity(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
+    """What few steps gain over D(z_hat), by budget and by part of the images, from low to high severity: solid for Flash,
+    dashed for the best fixed start and steps, both tuned for the panel's measure. One panel per measure that is drawn.
+
+    table: what :func:`flashdiff.report.frontier.gains_by_severity` says; distances: what readers call the study's.
+    """
+    measures = in_figures()
+    need(table, "part", "method", "budget", "tuned_for", "sigma_hat", *(measure.gain for measure in measures))
+    figure, axes = canvas(columns=len(measures), width=WIDTH, height=2.9)
+    mean = table.groupby("part").sigma_hat.mean()
+    shades = dict(zip(mean.index, mpl.colormaps["viridis"](np.linspace(0.05, 0.85, len(mean))), strict=True))
+    for axis, measure in zip(axes[0], measures, strict=True):
+        labels = {
+            "xlabel": "mean evaluations asked (budget)",
+            "ylabel": _in_two_lines(gain_in_words(measure, distances)),
+        }
+        if table[measure.gain].isna().all():
+            not_measured(axis, **labels)
+            continue
+        tuned = table[table.tuned_for == _objective(measure, table.tuned_for)].sort_values("budget")
+        axis.axhline(0, color="0.4", lw=1)
+        for (part, method), line in tuned.groupby(["part", "method"]):
+            drawn = {"ls": "-", "marker": "o"} if method == "adaptive" else {"ls": "--", "marker": "s"}
+            gain = line[measure.gain] * (100 if measure.relative else 1)
+            axis.plot(line.budget, gain, color=shades[part], ms=3, lw=1.2, **drawn)
+        steps_on_log_axis(axis)
+        axis.set(xticks=tuned.budget.unique(), **labels)
+    handles = [Line2D([], [], color=shades[part], label=f"severity ≈ {value:.2f}") for part, value in mean.items()]
+    handles += [
+        Line2D([], [], color="0.3", ls=ls, marker=marker, ms=3, label=label(method))
+        for method, ls, marker in (("adaptive", "-", "o"), ("fixed", "--", "s"))
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure

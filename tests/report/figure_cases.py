@@ -37,6 +37,12 @@ def few_step_runs():
     return frontier.runs(few_step_rows(), reconstruction_rows(), seed_rows())
 
 
+def rows_with_no_diffusion():
+    """Rows of the few-step walks and, as budgets.walk has them, of D(z_hat)."""
+    nothing = reconstruction_rows().query("method == 'no_diffusion'")
+    return pd.concat([few_step_rows(), nothing.assign(budget=0.0, tuned_for="psnr")], ignore_index=True)
+
+
 def claims():
     """Records of two pairs and of a degradation that no solver reconstructs; one gain was not measured."""
     claims = {"psnr_gain_db": 0.5, "perceptual_gain": 0.1, "nfe_ratio": 8.0}
@@ -111,6 +117,11 @@ FROM_ROWS = {
             "perceptual_low",
             "perceptual_high",
         ],
+    ),
+    "gain_by_severity": (
+        lambda: frontier.gains_by_severity(rows_with_no_diffusion(), n_resamples=100),
+        figures.gain_by_severity,
+        ["part", "method", "budget", "tuned_for", "sigma_hat", "psnr_gain_db", "perceptual_gain"],
     ),
     "gain_over_fixed": (
         lambda: frontier.gain_table(frontier.metrics(few_step_runs(), n_resamples=100)),

@@ -59,6 +59,10 @@ AXES = {
         ("mean evaluations asked (budget)", "PSNR,\ngain (dB)"),
         ("mean evaluations asked (budget)", "perceptual distance,\ndecrease (%)"),
     ],
+    "gain_by_severity": [
+        ("mean evaluations asked (budget)", "PSNR,\ngain (dB)"),
+        ("mean evaluations asked (budget)", "perceptual distance,\ndecrease (%)"),
+    ],
     "gains_of_pairs": [
         ("PSNR, gain (dB)", ""),
         ("perceptual distance, decrease (%)", ""),

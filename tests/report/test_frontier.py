@@ -230,3 +230,22 @@ def test_walks_without_common_images_cannot_stand_in_one_figure():
     found = frontier.runs(few[few.image > 5], long_rows(images=range(4)), NONE)
     with pytest.raises(ValueError, match="fewer than two images are in all of them; rerun walk_budgets"):
         frontier.frontier_table(found, 100)
+
+
+# ---------------------------------------------------------------------------------------------------- by severity
+
+
+def test_gains_by_severity_are_those_of_each_quarter():
+    """Twelve images in the order of their severity: every quarter of three has a gain of its own over D(z_hat)."""
+    steps = np.repeat([0.4, 0.3, 0.2, 0.1], 3)
+    few = pd.concat(
+        [few_rows({("adaptive", "psnr"): steps, ("fixed", "psnr"): 2 * steps, ("oracle", "psnr"): 0.0}),
+         rows("no_diffusion", 0, 0, 0.0, "psnr")]
+    ).merge(pd.DataFrame({"image": range(12), "sigma_hat": np.linspace(0.1, 1.2, 12)}))  # fmt: skip
+    table = frontier.gains_by_severity(few.sample(frac=1, random_state=0), n_resamples=100)
+    assert set(table.method) == {"adaptive", "fixed"} and len(table) == 8 and set(table.images) == {3}
+    for method, factor in (("adaptive", 1), ("fixed", 2)):
+        part = table[table.method == method].sort_values("part")
+        np.testing.assert_allclose(part.psnr_gain_db, factor * steps[::3], rtol=1e-5)
+        np.testing.assert_allclose(part.psnr_gain_db_low, factor * steps[::3], rtol=1e-5)
+        np.testing.assert_allclose(part.sigma_hat, [0.2, 0.5, 0.8, 1.1])
