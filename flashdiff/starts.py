@@ -114,14 +114,16 @@ class ConsistentStart:
 
 @dataclass(frozen=True)
 class ScaledStart:
-    """A start below the one that the severity asks for: SNR(i) = 1 / (share sigma^2) and z = sqrt(abar_i) z_hat.
+    """A start below the one that the severity asks for, where that is high: SNR(i) = 1 / (share sigma^2), i >= lowest.
 
-    share in (0, 1]: of the predicted error's variance that the diffusion is to treat as noise; 1 is the consistent start
-    with k = 1. z_hat is a regression and its error not white, so to take all of it for noise is not always best: walks of
-    few steps that start lower move z_hat less. Without fresh noise.
+    z = sqrt(abar_i) z_hat, without fresh noise. share in (0, 1]: of the predicted error's variance that the diffusion is
+    to treat as noise; 1 is the consistent start with k = 1. z_hat is a regression and its error not white, so to take all
+    of it for noise is not always best: walks of few steps that start lower move z_hat less. lowest >= 0: no walk starts
+    below this index, from which every image has room for some steps.
     """
 
     share: Annotated[float, Field(gt=0, le=1, description="of the predicted variance that counts as noise")] = 1.0
+    lowest: Annotated[int, Field(ge=0, description="index that no walk starts below")] = 0
 
     def __post_init__(self):
         check_fields(self)
@@ -131,7 +133,7 @@ class ScaledStart:
         return StartPoint(i, per_sample(prior.signal(i), noise).to(noise.dtype).sqrt() * severity.z_hat)
 
     def index(self, prior, variance):
-        return match_snr(prior, self.share * variance)
+        return match_snr(prior, self.share * variance).clamp(min=self.lowest)
 
     def cost(self, index):
         return torch.zeros_like(index)

@@ -10,7 +10,7 @@ from flashdiff.degradations import GaussianBlur, measure
 from flashdiff.flash import Flash, FullLength
 from flashdiff.severity import Severity
 from flashdiff.solvers import LDPS, LatentDiffPIR
-from flashdiff.starts import ConsistentStart, FixedStart, InversionStart, PublishedStart, match_snr
+from flashdiff.starts import ConsistentStart, FixedStart, InversionStart, PublishedStart, ScaledStart, match_snr
 from flashdiff.walks import EvenlySpaced
 
 
@@ -68,6 +68,16 @@ def test_published_start_has_twice_the_expected_noise_for_small_severity(fine_pr
 def test_full_correction_is_capped_at_pure_noise(fine_prior):
     _, seen, noise = severity(n=2, variance=3.0)
     torch.testing.assert_close(PublishedStart(1.2)(fine_prior, seen, noise).z, noise)
+
+
+def test_scaled_start_counts_a_share_of_the_severity_as_noise_and_starts_nowhere_below_its_lowest(fine_prior):
+    _, seen, noise = severity(n=3)
+    seen = seen._replace(variance=torch.tensor([1e-4, 0.2, 2.0], dtype=torch.float64))
+    i, z, _ = ScaledStart(share=0.25, lowest=7)(fine_prior, seen, noise)
+    assert i.tolist() == [7, *match_snr(fine_prior, 0.25 * seen.variance[1:]).tolist()] and int(i[1]) > 7
+    torch.testing.assert_close(z, fine_prior.signal(i)[:, None, None, None].sqrt() * seen.z_hat)
+    whole, consistent = ScaledStart()(fine_prior, seen, noise), ConsistentStart(1.0)(fine_prior, seen, noise)
+    assert torch.equal(whole.index, consistent.index) and torch.equal(whole.z, consistent.z)
 
 
 class GaussianPrior:
