@@ -1,15 +1,12 @@
 """The ablation of the severity encoder's training: its figure and its table, from the record that its stage keeps."""
 
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from flashdiff.report.style import LEVEL, PALETTE, SBAR, canvas, need, print_folder, save, styled
+from flashdiff.report.style import LEVEL, PALETTE, SBAR, canvas, need, styled
 
 TRAINING = ["loss", "architecture", "steps"]
 """The columns that tell trainings apart."""
@@ -50,27 +47,12 @@ def ablation(rows: pd.DataFrame) -> Figure:
     ]
     handles += [Line2D([], [], color="0.3", lw=width, label=f"{steps} steps") for steps, width in widths.items()]
     handles += [Line2D([], [], color="0.5", ls=":", lw=1.2, label="prior's encoder, untrained")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def save_figure(rows: pd.DataFrame, folder: str | Path) -> Figure | None:
-    """Draw a record into ``folder`` as ablation.png, with what is for print beside it (:func:`flashdiff.report.style.save`).
-
-    Of an empty record nothing is drawn: the folders are there, and empty, whatever an earlier record left in them.
-    """
-    for made in (Path(folder), print_folder(folder)):
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir(parents=True)
-    if rows.empty:
-        return None
-    figure = ablation(rows)
-    save(figure, folder, "ablation", rows)
-    return figure
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """One style for all figures: sizes, the palette, what axes are called; and how a figure is saved."""
 
 import functools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,14 @@ def steps_on_log_axis(axis: Axes) -> None:
 def print_folder(folder: str | Path) -> Path:
     """Where what is for print goes: into ``folder`` itself or, below reports/figures, beside it in reports/figures_pdf."""
     return Path(str(folder).replace("reports/figures/", "reports/figures_pdf/"))
+
+
+def emptied(folder: str | Path) -> Path:
+    """The folder, made anew with its :func:`print_folder`, so that what an earlier run drew there does not stay."""
+    for made in {Path(folder), print_folder(folder)}:
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+    return Path(folder)
 
 
 def save(figure: Figure, folder: str | Path, name: str, rows: pd.DataFrame | None = None) -> None:

@@ -18,7 +18,7 @@ from figure_cases import (
 )
 from synthetic import ablation_rows, few_step_rows, ordering_rows, reconstruction_rows, severity_rows, timings
 
-from flashdiff.report import ablation, figures, frontier, intervals, tables
+from flashdiff.report import figures, frontier, intervals, style, tables
 from flashdiff.report.names import label
 from flashdiff.study.methods import ladder
 
@@ -355,15 +355,6 @@ def test_the_ablation_draws_every_training_in_the_style_of_its_choices():
     assert lines[0].get_linewidth() < lines[1].get_linewidth() and axis.get_yscale() == "log"
 
 
-def test_an_empty_ablation_draws_nothing_and_leaves_nothing_of_an_earlier_one(tmp_path):
-    folder, rows = tmp_path / "reports/figures/ablation-blur", ablation_rows()
-    assert ablation.save_figure(rows, folder) is not None
-    assert [path.name for path in folder.iterdir()] == ["ablation.png"]
-    assert ablation.save_figure(rows[:0], folder) is None
-    assert folder.is_dir() and (tmp_path / "reports/figures_pdf/ablation-blur").is_dir()
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
 def test_the_gain_over_fixed_is_that_of_the_walks_tuned_for_the_panel():
     table = frontier.gain_table(frontier.metrics(few_step_runs(), n_resamples=100))
     for axis, (tuned_for, gain, scale) in zip(
@@ -531,3 +522,11 @@ def test_below_the_report_figures_what_is_for_print_goes_beside(tmp_path):
 def test_without_rows_no_csv_is_written(tmp_path):
     figures.save(draw("image_grid"), tmp_path / "timings", "grid")
     assert sorted(path.name for path in (tmp_path / "timings").iterdir()) == ["grid.pdf", "grid.png"]
+
+
+def test_an_emptied_folder_keeps_nothing_of_an_earlier_run(tmp_path):
+    folder, beside = (tmp_path / "reports" / name / "ablation-blur" for name in ("figures", "figures_pdf"))
+    figures.save(draw("image_grid"), folder, "grid", severity_rows(20))
+    assert style.emptied(folder) == folder
+    assert folder.is_dir() and beside.is_dir() and not [*folder.iterdir(), *beside.iterdir()]
+    assert style.emptied(tmp_path / "elsewhere").is_dir()

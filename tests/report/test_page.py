@@ -69,7 +69,7 @@ def write_study(folder, degradations=DEGRADATIONS, solvers=SOLVERS):
         # in another order than the page's
         for name in ("calibration", "severity_against_level"):
             figures.save(draw(name), reports / f"figures/correlate-{degradation}", name)
-        ablation.save_figure(ablation_rows(), reports / f"figures/ablation-{degradation}")
+        figures.save(draw("ablation"), reports / f"figures/ablation-{degradation}", "ablation")
         tables.save(ablation.table(ablation_rows()), reports / "tables", f"ablation-{degradation}")
         (reports / f"notebooks/06_ordering_accuracy-{degradation}.ipynb").write_text("{}")
         tables.save(
@@ -312,7 +312,8 @@ def test_headroom_is_shown_where_there_was_something_to_choose(tmp_path, left_ou
 def test_an_ablation_is_shown_where_there_was_one(tmp_path, count):
     write_metrics(tmp_path, ["gaussian_blur"])
     rows, reports = ablation_rows()[:count], tmp_path / "reports"
-    ablation.save_figure(rows, reports / "figures/ablation-gaussian_blur")
+    if len(rows):
+        figures.save(figures.ablation(rows), reports / "figures/ablation-gaussian_blur", "ablation")
     tables.save(ablation.table(rows), reports / "tables", "ablation-gaussian_blur")
     assert (reports / "tables/ablation-gaussian_blur.tex").is_file()
     page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8"))

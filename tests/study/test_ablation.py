@@ -61,11 +61,11 @@ def test_rows_hold_what_each_training_errs(prior, images, tmp_path, monkeypatch)
     operator, noise_std = build(BLUR)
     x, ids = to_float(images[1][:5]), split_ids("validation", 5)
     z0 = prior.encode(x).detach()
-    for training in (("squared", "published", 2), ("likelihood", "correction", 1)):
+    for training in (("squared", "published", 2), ("likelihood", "correction", 3)):
         section = ablation.severity_section(ablation.Training(*training), SEVERITY, ABLATION)
         encoder, _ = train_severity_encoder(prior, operator, noise_std, *images, section, 3, tmp_path / "again.ckpt")
         assert encoder.corrects == (training[1] == "correction")
-        for row in rows[(rows[ablation.TRAINING] == training).all(axis=1)].to_dict("records"):
+        for row in rows.set_index(ablation.TRAINING).loc[[training]].to_dict("records"):
             y = measure(x, operator, row["t"], noise_std, seed=3, ids=ids).y
             told = encoder.infer(y)
             for column, z in (("error", told.z_hat), ("error_e0", prior.encode(y).detach())):
