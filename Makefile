@@ -23,7 +23,7 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study test test-fast lab explore figures prior pretrain tune seeds bench readme lint study-exists
+.PHONY: help study test test-fast lab explore figures prior pretrain tune seeds ablation bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
@@ -34,7 +34,7 @@ study: $(INSTALLED) study-exists ## run the study: every stage whose inputs chan
 	@$(report)
 
 figures: $(INSTALLED) study-exists ## draw all figures and tables and write the report again from the results at hand
-	@$(dvc) --force --single-item show_prior order correlate compare speedup frontier report
+	@$(dvc) --force --single-item show_prior order correlate compare speedup frontier show_ablation report
 	@$(report)
 
 prior: $(INSTALLED) study-exists ## train the prior anew (two hours on two cores); `make study` then follows
@@ -52,6 +52,10 @@ tune: $(INSTALLED) study-exists ## tune all step sizes and few-step walks anew o
 seeds: $(INSTALLED) study-exists ## walk with encoders of other training seeds anew; `make study` then follows
 	@$(dvc) train_severity tune tune_budgets
 	@$(dvc) --force --single-item other_seeds
+
+ablation: $(INSTALLED) study-exists ## train the severity encoders of the ablation anew (forty minutes on two cores); `make study` then follows
+	@$(dvc) prior
+	@$(dvc) --force --single-item ablate
 
 test: $(INSTALLED) ## run the tests
 	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile --no-loadscope-reorder $(OPTIONS)

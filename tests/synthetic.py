@@ -1,6 +1,7 @@
 """Rows, timings and metrics files as a study writes them, made up: several test files check what is made of them."""
 
 import functools
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -139,6 +140,18 @@ def few_step_rows(budgets=(3.0, 6.0), gains=GAINS):
                 }
                 parts.append(full.assign(**columns))
     return pd.concat(parts, ignore_index=True)
+
+
+def ablation_rows():
+    """The record of an ablation: two losses, two architectures and two lengths at all levels; each training has its own errors."""
+    rows = []
+    choices = itertools.product(("squared", "likelihood"), ("published", "own_network"), (300, 1000))
+    for number, (loss, architecture, steps) in enumerate(choices):
+        for t in (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0):
+            error = (0.1 + t) * (1 + number / 10)
+            told = {"error": error, "sigma_hat": 0.9 * error, "error_e0": 0.05 + 2 * t, "psnr": 30 - 10 * t}
+            rows.append({"loss": loss, "architecture": architecture, "steps": steps, "t": t, **told})
+    return pd.DataFrame(rows)
 
 
 def seed_rows(seeds=(1, 2)):

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flashdiff.measures import Measure, in_figures
+from flashdiff.report.ablation import ablation
 from flashdiff.report.frontier_figures import frontier, gain_by_severity, gain_over_fixed
 from flashdiff.report.image_figures import degradation_levels, image_grid, matched_pairs, outliers, reconstructions
 from flashdiff.report.names import DISTANCES, colour, label, marker, solver_label
@@ -34,7 +35,7 @@ from flashdiff.starts import STARTS
 from flashdiff.study.methods import adaptive, fixed_starts, flash_method, ladder
 
 __all__ = [
-    "calibration", "degradation_levels", "error_statistics", "frontier", "gain_by_severity", "gain_over_fixed", "gains_of_pairs", "image_grid",
+    "ablation", "calibration", "degradation_levels", "error_statistics", "frontier", "gain_by_severity", "gain_over_fixed", "gains_of_pairs", "image_grid",
     "learning_curve", "matched_pairs", "ordering_by_pair", "outliers", "quality_against_steps", "quality_of_methods", "reconstructions", "save",
     "severity_against_level", "severity_against_level_per_image", "start_distribution", "starts_by_severity", "wall_clock",
 ]  # fmt: skip

@@ -25,6 +25,8 @@ CAPTIONS = {
     "error_statistics": "The start rules assume independent normal errors in the latent. Both statistics would be 0 if that held.",
     "outliers": "The images whose severity lies furthest from what their level lets expect (the paper's Fig. 5).",
     "matched_pairs": "Equal severity from very different levels: in each pair one image at a high level beside another at a low one.",
+    "ablation": "What the encoder's training does: true error of the latent by level, after trainings from the prior's own encoder that differ "
+    "in loss, architecture and number of steps alone, on validation images; lower is better, and where lines part, that choice matters.",
     "frontier": "Quality against evaluations. Lines join what one method reaches at each budget, tuned on validation images for the measure of "
     "the panel; marks are the long walks; the level at the left edge is what no diffusion reaches. All on the same images; intervals, over "
     "training seeds and images, are of the difference to the full-length baseline: one that leaves out its dashed line is a difference that "
@@ -51,6 +53,8 @@ CAPTIONS = {
 }
 TABLE_CAPTIONS = {
     "severity_correlations": "Correlation of predicted severity with the level, the true error, and the quality of what is decoded without diffusion.",
+    "ablation": "One training of the severity encoder each, from the prior's own encoder: its true latent error at five levels t (lower is better), "
+    "and over these mean σ̂ / mean true error (“calibration ratio”; 1: it knows its own error) and the mean PSNR of D(ẑ).",
     "budgets": "Few-step walks at every budget, tuned on validation images for the measure that is named, and the long walks: mean cost and quality. "
     "Brackets are 95% intervals over training seeds and images, whose spread all methods share; long walks have fewer images.",
     "budget_gains": "Gains of Flash with few steps over everything else, on the images and training seeds that both have, with 95% intervals over "
@@ -78,13 +82,23 @@ PARTS = (
     ("What the encoder is asked", "train_severity", False, ()),
     ("Does it order severity?", "order", False, ()),
     ("Is predicted severity the true severity?", "correlate", False, ("severity_correlations",)),
+    ("What its training does", "ablation", False, ("ablation",)),
     ("Few steps", "frontier", True, ("budgets", "budget_gains")),
     ("Reconstruction", "reconstruct", True, ("quality", "paired")),
     ("Speed, and what is left to gain", "speedup", True, ("headroom",)),
 )
+OPTIONAL = ("ablation",)
+"""Stages whose part is left out where the study has nothing of it."""
 NOTEBOOKS = (
     ("01_download", "02_train_prior", "02_use_prior", "03_look_at_prior"),
-    ("04_train_severity", "05_measure_severity", "06_ordering_accuracy", "07_severity_correlation"),
+    (
+        "04_train_severity",
+        "05_measure_severity",
+        "06_ordering_accuracy",
+        "07_severity_correlation",
+        "17_ablation",
+        "18_show_ablation",
+    ),
     (
         "08_tune_step_size",
         "09_reconstruct",
@@ -311,12 +325,15 @@ def _section(
             images = sorted((reports / "figures" / f"{stage}-{item}").glob("*.png"))
             images += sorted((reports / "timings" / f"{stage}-{item}").glob("*.png"))
             images = [image for image in images if image.stem not in shown]
+            found = [t for t in (_table(reports, name, item, distances) for name in names) if t]
+            if stage in OPTIONAL and not (images or found):
+                continue
             parts.append(
                 {
                     "title": title
                     if len(solvers) == 1 or not per_solver
                     else f"{title}: {solver_label(item.rsplit('-', 1)[1])}",
-                    "tables": [t for t in (_table(reports, name, item, distances) for name in names) if t],
+                    "tables": found,
                     "figures": [_figure(reports, image) for image in sorted(images, key=_reading_order)],
                 }
             )
@@ -362,8 +379,9 @@ def _readable(table: pd.DataFrame, distances: Mapping[str, str]) -> pd.DataFrame
     if "budget" in table:  # long walks have none, and what has gaps is read as fractions
         table = table.assign(budget=table.budget.map("{:g}".format).where(table.budget.notna(), ""))
     table = with_intervals(table).rename(columns=heads)
-    if "degradation" in table:
-        table["degradation"] = table["degradation"].str.replace("_", " ")
+    for column in ("degradation", "architecture"):
+        if column in table:
+            table[column] = table[column].str.replace("_", " ")
     for column in ("solver", "reference"):
         if column in table:
             table[column] = table[column].map(solver_label)

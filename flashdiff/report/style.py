@@ -1,6 +1,7 @@
 """One style for all figures: sizes, the palette, what axes are called; and how a figure is saved."""
 
 import functools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,15 +61,27 @@ def steps_on_log_axis(axis: Axes) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
+def print_folder(folder: str | Path) -> Path:
+    """Where what is for print goes: into ``folder`` itself or, below reports/figures, beside it in reports/figures_pdf."""
+    return Path(str(folder).replace("reports/figures/", "reports/figures_pdf/"))
+
+
+def emptied(folder: str | Path) -> Path:
+    """The folder, made anew with its :func:`print_folder`, so that what an earlier run drew there does not stay."""
+    for made in {Path(folder), print_folder(folder)}:
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+    return Path(folder)
+
+
 def save(figure: Figure, folder: str | Path, name: str, rows: pd.DataFrame | None = None) -> None:
-    """Write name.png into ``folder``, and name.pdf and the rows as name.csv beside it or, below reports/figures, into
-    reports/figures_pdf. Bytes do not differ between runs."""
-    folder = Path(folder)
-    print_folder = Path(str(folder).replace("reports/figures/", "reports/figures_pdf/"))
-    for needed in (folder, print_folder):
+    """Write name.png into ``folder``, and name.pdf and the rows as name.csv into its :func:`print_folder`. Bytes do not differ
+    between runs."""
+    folder, beside = Path(folder), print_folder(folder)
+    for needed in (folder, beside):
         needed.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
-        figure.savefig(print_folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+        figure.savefig(beside / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
     if rows is not None:
-        rows.to_csv(print_folder / f"{name}.csv", index=False, float_format="%.6g")
+        rows.to_csv(beside / f"{name}.csv", index=False, float_format="%.6g")

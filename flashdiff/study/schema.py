@@ -36,6 +36,7 @@ Seed = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Precision = Literal["auto", "no", "bf16"]
+Loss = Literal["squared", "likelihood"]
 
 
 class StudyError(ValueError):
@@ -247,7 +248,7 @@ class Severity(Section):
     architecture: Architecture | None = Field(
         None, description="null: as published, or that of the encoder that training starts from"
     )
-    loss: Literal["squared", "likelihood"] = Field(
+    loss: Loss = Field(
         "squared", description="squared: as published; likelihood: of the paper's error model, see flashdiff.severity"
     )
     noise: list[Annotated[float, Field(ge=0, le=2)]] | None = Field(
@@ -350,6 +351,28 @@ class Budgets(Section):
     )
 
 
+class Ablation(Section):
+    """What the severity encoder's training is varied in: every loss with every architecture and every length.
+
+    All start from the prior's own encoder; what is not said here is as ``severity`` says it.
+    """
+
+    steps: list[Count] = Field(description="optimiser steps of each training; empty: no ablation")
+    losses: list[Loss] = Field(min_length=1)
+    architectures: dict[Name, Architecture | None] = Field(
+        min_length=1, description="name -> null: as published, or the network that corrects the prior's encoder"
+    )
+    learning_rate: Positive
+    n_images: Count = Field(description="validation images that errors are measured on")
+
+    @model_validator(mode="after")
+    def _differ(self):
+        for field in ("steps", "losses"):
+            if len(set(values := getattr(self, field))) < len(values):
+                raise ValueError(f"{field} ({values}) must differ from one another")
+        return self
+
+
 class Report(Section):
     """What only readers see: no stage that computes reads it."""
 
@@ -379,6 +402,7 @@ class Study(Section):
     other_seeds: list[Seed] = Field(
         description="more training seeds of the severity encoders: intervals of what walks reach cover them, too"
     )
+    ablation: Ablation
     report: Report
 
     def _fits_the_prior(self, prior: TrainPrior) -> None:
@@ -394,6 +418,13 @@ class Study(Section):
             if too_late := [i for i in starts if i >= prior.diffusion.n_steps]:
                 raise ValueError(
                     f"{field}: {too_late} must be below prior.diffusion.n_steps ({prior.diffusion.n_steps})"
+                )
+        for name, architecture in self.ablation.architectures.items():
+            resolutions = len(prior.autoencoder.channels)
+            if architecture and len(architecture.channels) != resolutions:
+                raise ValueError(
+                    f"ablation.architectures.{name}.channels: {architecture.channels} must be {resolutions} numbers, one for "
+                    "each resolution of prior.autoencoder"
                 )
 
     @model_validator(mode="after")
@@ -421,6 +452,7 @@ class Study(Section):
             ("tune.n_images", self.tune.n_images, "validation"),
             ("budgets.n_images", self.budgets.n_images, "test"),
             ("budgets.tune.n_images", self.budgets.tune.n_images, "validation"),
+            ("ablation.n_images", self.ablation.n_images, "validation"),
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")

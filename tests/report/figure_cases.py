@@ -2,7 +2,15 @@
 
 import numpy as np
 import pandas as pd
-from synthetic import few_step_rows, ordering_rows, reconstruction_rows, seed_rows, severity_rows, timings
+from synthetic import (
+    ablation_rows,
+    few_step_rows,
+    ordering_rows,
+    reconstruction_rows,
+    seed_rows,
+    severity_rows,
+    timings,
+)
 
 from flashdiff.report import figures, frontier, tables
 
@@ -103,6 +111,7 @@ FROM_ROWS = {
         figures.quality_of_methods,
         ["method", "nfe", "psnr", "psnr_low", "psnr_high", "perceptual", "perceptual_low", "perceptual_high"],
     ),
+    "ablation": (ablation_rows, figures.ablation, ["loss", "architecture", "steps", "t", "error", "error_e0"]),
     "frontier": (
         lambda: frontier.frontier_table(few_step_runs(), n_resamples=100),
         figures.frontier,

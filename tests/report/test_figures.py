@@ -16,9 +16,9 @@ from figure_cases import (
     quality_table,
     reconstructed,
 )
-from synthetic import few_step_rows, ordering_rows, reconstruction_rows, severity_rows, timings
+from synthetic import ablation_rows, few_step_rows, ordering_rows, reconstruction_rows, severity_rows, timings
 
-from flashdiff.report import figures, frontier, intervals, tables
+from flashdiff.report import figures, frontier, intervals, style, tables
 from flashdiff.report.names import label
 from flashdiff.study.methods import ladder
 
@@ -54,6 +54,7 @@ AXES = {
     "starts_by_severity": [(f"{NFE} of a fixed start", "PSNR, gain over the start of equal NFE (dB)")],
     "wall_clock": [("seconds per image, all images in one run", "")],
     "quality_of_methods": [(label, "") for label in QUALITY],
+    "ablation": [(LEVEL, "true latent error s̄ (latent units)")],
     "frontier": [(NFE, label.replace(", ", ",\n")) for label in QUALITY],
     "gain_over_fixed": [
         ("mean evaluations asked (budget)", "PSNR,\ngain (dB)"),
@@ -95,6 +96,12 @@ LEGENDS = {
         ]
     ],
     "starts_by_severity": [[*tables.THIRDS, "where Flash starts them (mean)"]],
+    "ablation": [
+        [
+            *("squared loss", "likelihood loss", "published architecture", "own network architecture"),
+            *("300 steps", "1000 steps", "prior's encoder, untrained"),
+        ]
+    ],
     "frontier": [
         [
             *("Flash, few steps", "best fixed start and steps", "forward diffusion to one index"),
@@ -330,6 +337,24 @@ def test_the_frontier_joins_budgets_marks_long_walks_and_leaves_out_shuffled_sev
         assert axis.get_xlim()[0] < table[table.nfe > 0].nfe.min()
 
 
+def test_the_ablation_draws_every_training_in_the_style_of_its_choices():
+    rows = ablation_rows()
+    (axis,) = figures.ablation(rows).axes
+    *lines, untrained = axis.lines
+    groups = list(rows.groupby(["loss", "architecture", "steps"], sort=False))
+    for line, (_, part) in zip(lines, groups, strict=True):
+        np.testing.assert_array_equal([line.get_xdata(), line.get_ydata()], part[["t", "error"]].to_numpy().T)
+    np.testing.assert_array_equal(untrained.get_ydata(), groups[0][1].error_e0)
+    losses, architectures, lengths = zip(*(training for training, _ in groups), strict=True)
+    for choices, told in (
+        (losses, [line.get_color() for line in lines]),
+        (architectures, [(line.get_linestyle(), line.get_marker()) for line in lines]),
+        (lengths, [line.get_linewidth() for line in lines]),
+    ):
+        assert len(set(zip(choices, told, strict=True))) == len(set(choices)) == len(set(told)) == 2
+    assert lines[0].get_linewidth() < lines[1].get_linewidth() and axis.get_yscale() == "log"
+
+
 def test_the_gain_over_fixed_is_that_of_the_walks_tuned_for_the_panel():
     table = frontier.gain_table(frontier.metrics(few_step_runs(), n_resamples=100))
     for axis, (tuned_for, gain, scale) in zip(
@@ -497,3 +522,11 @@ def test_below_the_report_figures_what_is_for_print_goes_beside(tmp_path):
 def test_without_rows_no_csv_is_written(tmp_path):
     figures.save(draw("image_grid"), tmp_path / "timings", "grid")
     assert sorted(path.name for path in (tmp_path / "timings").iterdir()) == ["grid.pdf", "grid.png"]
+
+
+def test_an_emptied_folder_keeps_nothing_of_an_earlier_run(tmp_path):
+    folder, beside = (tmp_path / "reports" / name / "ablation-blur" for name in ("figures", "figures_pdf"))
+    figures.save(draw("image_grid"), folder, "grid", severity_rows(20))
+    assert style.emptied(folder) == folder
+    assert folder.is_dir() and beside.is_dir() and not [*folder.iterdir(), *beside.iterdir()]
+    assert style.emptied(tmp_path / "elsewhere").is_dir()

@@ -8,9 +8,9 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 from figure_cases import draw
-from synthetic import interval, reconstruction_rows, severity_rows, write_metrics
+from synthetic import ablation_rows, interval, reconstruction_rows, severity_rows, write_metrics
 
-from flashdiff.report import figures, frontier, headline, tables
+from flashdiff.report import ablation, figures, frontier, headline, tables
 from flashdiff.report import page as report
 from flashdiff.starts import STARTS
 from flashdiff.study.records import read_json
@@ -69,6 +69,8 @@ def write_study(folder, degradations=DEGRADATIONS, solvers=SOLVERS):
         # in another order than the page's
         for name in ("calibration", "severity_against_level"):
             figures.save(draw(name), reports / f"figures/correlate-{degradation}", name)
+        figures.save(draw("ablation"), reports / f"figures/ablation-{degradation}", "ablation")
+        tables.save(ablation.table(ablation_rows()), reports / "tables", f"ablation-{degradation}")
         (reports / f"notebooks/06_ordering_accuracy-{degradation}.ipynb").write_text("{}")
         tables.save(
             tables.severity_correlations(severity_rows(), 100),
@@ -121,7 +123,7 @@ def claims_on(page):
 
 
 def test_every_image_and_link_is_there(study, page):
-    assert len(page.attributes("src")) == 2 * 7
+    assert len(page.attributes("src")) == 2 * 8
     targets = page.attributes("src") + page.attributes("href")
     for target in targets:
         if target.startswith("#"):
@@ -196,10 +198,11 @@ def test_headings_captions_and_order_of_the_sections(page):
         "Random inpainting",
         "How it was made",
     ]
-    assert page.text_of("h3")[2:8] == [title for title, *_ in report.PARTS]
+    assert page.text_of("h3")[2:9] == [title for title, *_ in report.PARTS]
     names = [source.split("/")[-1].removesuffix(".png") for source in page.attributes("src")]
     reading_order = [
-        "ordering_by_pair", "severity_against_level", "calibration", "gain_over_fixed", "start_distribution", "wall_clock",
+        "ordering_by_pair", "severity_against_level", "calibration", "ablation", "gain_over_fixed", "start_distribution",
+        "wall_clock",
     ]  # fmt: skip
     assert names == 2 * ["frontier"] + 2 * reading_order
     captions = [caption.strip() for caption in page.text_of("figcaption")]
@@ -303,6 +306,22 @@ def test_headroom_is_shown_where_there_was_something_to_choose(tmp_path, left_ou
     tables.save(table, tmp_path / "reports/tables", "headroom-gaussian_blur-ldps")
     text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8")
     assert (report.TABLE_CAPTIONS["headroom"] in text) == shown
+
+
+@pytest.mark.parametrize("count", [0, None])
+def test_an_ablation_is_shown_where_there_was_one(tmp_path, count):
+    write_metrics(tmp_path, ["gaussian_blur"])
+    rows, reports = ablation_rows()[:count], tmp_path / "reports"
+    if len(rows):
+        figures.save(figures.ablation(rows), reports / "figures/ablation-gaussian_blur", "ablation")
+    tables.save(ablation.table(rows), reports / "tables", "ablation-gaussian_blur")
+    assert (reports / "tables/ablation-gaussian_blur.tex").is_file()
+    page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8"))
+    shown = count is None
+    assert ("What its training does" in page.text_of("h3")) == shown
+    assert (["squared", "own network", "1000"] in [row[:3] for row in page.rows]) == shown
+    assert ({"error at 0", "error at 0.25", "calibration ratio"} <= set(page.text_of("th"))) == shown
+    assert page.attributes("src") == ["figures/ablation-gaussian_blur/ablation.png"] * shown
 
 
 def test_equal_cost_is_said_in_words(tmp_path):

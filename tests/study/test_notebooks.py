@@ -25,6 +25,7 @@ SHIPPED = {
     "tune",
     "tune_budgets",
     "other_seeds",
+    "ablate",
 }  # their results are in git and do not depend on code (docs/decisions.md)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

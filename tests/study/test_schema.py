@@ -139,6 +139,22 @@ def test_shipped_studies_are_valid(path):
             "reconstruction.levels.blur: 'blur' is not among the degradations of the study; "
             "choose one of gaussian_blur, mixture, random_inpainting.",
         ),
+        ("ablation.steps", [2, 0], "ablation.steps.1: 0 is not valid: input should be greater than or equal to 1."),
+        ("ablation.steps", [2, 2], "ablation: steps ([2, 2]) must differ from one another."),
+        ("ablation.losses", [], "ablation.losses: empty; give at least one entry."),
+        ("ablation.losses", ["l1"], "ablation.losses.0: 'l1' is not valid: input should be 'squared' or 'likelihood'."),
+        ("ablation.learning_rat", 0.1, "ablation.learning_rat: unknown name; did you mean 'learning_rate'?"),
+        (
+            "ablation.architectures.correction.channels",
+            [8],
+            "ablation.architectures.correction.channels: [8] must be 2 numbers, one for each resolution of prior.autoencoder.",
+        ),
+        (
+            "ablation.architectures.correction.layers",
+            0,
+            "ablation.architectures.correction.layers: 0 is not valid: input should be greater than or equal to 1.",
+        ),
+        ("ablation.n_images", 13, "ablation.n_images: 13 is more than the 12 validation images; lower it."),
         ("severity.accumulation", 9, "severity: accumulation (9) must not be above batch_size (8)."),
         (
             "prior",

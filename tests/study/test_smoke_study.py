@@ -186,9 +186,11 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
     [
         ("report", "bootstrap", 150, {"correlate", "compare", "speedup", "frontier", "report"}),
         ("correlation", "n_images", 15, {"measure_severity", "correlate", "reconstruct"}),
-        ("severity", "lambda_sigma", 2.0, {"train_severity", "other_seeds"}),
+        ("severity", "lambda_sigma", 2.0, {"train_severity", "other_seeds", "ablate"}),
         ("prior", "card_steps", 4, {"prior"}),
         ("tune", "n_images", 5, {"tune"}),
+        ("ablation", "learning_rate", 0.002, {"ablate"}),
+        ("ablation", "n_images", 6, {"ablate", "show_ablation"}),
         ("budgets", "n_images", 5, {"walk_budgets", "other_seeds"}),
         (
             "solvers",
