@@ -53,7 +53,7 @@ seeds: $(INSTALLED) study-exists ## walk with encoders of other training seeds a
 	@$(dvc) train_severity tune tune_budgets
 	@$(dvc) --force --single-item other_seeds
 
-ablation: $(INSTALLED) study-exists ## train the severity encoders of the ablation anew (forty minutes on two cores); `make study` then follows
+ablation: $(INSTALLED) study-exists ## train the severity encoders of the ablation anew (ten minutes on two cores); `make study` then follows
 	@$(dvc) prior
 	@$(dvc) --force --single-item ablate
 
