@@ -43,16 +43,16 @@ def trainings(ablation: Mapping) -> list[Training]:
     return [Training(*choice) for choice in itertools.product(*fields)]
 
 
-def severity_section(training: Training, severity: Mapping, ablation: Mapping) -> dict:
-    """A training as a ``severity`` section: the study's, with what the ablation varies, from the prior's own encoder."""
-    varied = {
+def severity_section(training: Training, equal: Mapping, ablation: Mapping) -> dict:
+    """A training as a ``severity`` section, from the prior's own encoder; equal: the fields that all trainings share."""
+    own = {
         "init": None,
         "architecture": ablation["architectures"][training.architecture],
         "loss": training.loss,
         "steps": training.steps,
         "learning_rate": ablation["learning_rate"],
     }
-    return {**severity, **varied}
+    return {**equal, **own}
 
 
 def errors_of_trainings(
@@ -60,15 +60,16 @@ def errors_of_trainings(
     degradation: Mapping,
     images: np.ndarray,
     validation: np.ndarray,
-    severity: Mapping,
+    equal: Mapping,
     ablation: Mapping,
     seed: int,
     checkpoint: str | os.PathLike,
 ) -> pd.DataFrame:
     """Train an encoder in every way of the ablation and measure it: one row per training and level, of COLUMNS.
 
-    images, validation (n, C, H, W) uint8, of which the first ``n_images`` are measured; degradation, severity, ablation: the
-    study's entry and sections. Means over images: error, the standard deviation of z_hat - z0 (latent units), sigma_hat, what
+    images, validation (n, C, H, W) uint8, of which the first ``n_images`` are measured; degradation, ablation: the study's
+    entry and section; equal: what all trainings share of its ``severity`` section, batch_size, ema, lambda_sigma, lambda_image
+    and mixed_precision. Means over images: error, the standard deviation of z_hat - z0 (latent units), sigma_hat, what
     the encoder says of it, error_e0, that of the prior's own encoder, untrained, and psnr, of D(z_hat) (dB). Every training
     sees the same images, levels and noise, and continues from its own checkpoint. Raises ValueError when an architecture does
     not fit the prior.
@@ -76,7 +77,7 @@ def errors_of_trainings(
     operator, noise_std = build(degradation)
     prior, parts = prior.to(device()), []
     for training in trainings(ablation):
-        section = severity_section(training, severity, ablation)
+        section = severity_section(training, equal, ablation)
         arguments = (operator, noise_std, images, validation, section, seed, checkpoint)
         encoder, _ = train_severity_encoder(prior, *arguments)
         measured = error_by_level(

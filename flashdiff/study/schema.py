@@ -354,7 +354,8 @@ class Budgets(Section):
 class Ablation(Section):
     """What the severity encoder's training is varied in: every loss with every architecture and every length.
 
-    All start from the prior's own encoder; what is not said here is as ``severity`` says it.
+    All start from the prior's own encoder and see the degradation's own noise; batch size, averaging, the weights of the
+    loss and precision are those of ``severity``.
     """
 
     steps: list[Count] = Field(description="optimiser steps of each training; empty: no ablation")

@@ -78,6 +78,7 @@ def stand_in(content: dict) -> dict:
             walk["candidates"] = {field: values[:1] for field, values in walk["candidates"].items()}
             if walk["solver"]["kind"] == "resample":
                 walk["solver"]["max_iterations"] = 5
+    content["ablation"] |= {"n_images": 4}
     content["report"]["bootstrap"] = 100
     return content
 

@@ -187,6 +187,7 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
         ("report", "bootstrap", 150, {"correlate", "compare", "speedup", "frontier", "report"}),
         ("correlation", "n_images", 15, {"measure_severity", "correlate", "reconstruct"}),
         ("severity", "lambda_sigma", 2.0, {"train_severity", "other_seeds", "ablate"}),
+        ("severity", "steps", 21, {"train_severity", "other_seeds"}),
         ("prior", "card_steps", 4, {"prior"}),
         ("tune", "n_images", 5, {"tune"}),
         ("ablation", "learning_rate", 0.002, {"ablate"}),
