@@ -219,7 +219,8 @@ def encoder_sentence(records: Sequence[Mapping], degradation: str) -> str:
     of = {r["claim"]: r["value"] for r in records if r["degradation"] == degradation}
     return (
         f"<strong>{escape(_title(degradation))}:</strong> the severity encoder puts {_number(of['ordering_accuracy'], '.1%')} of all "
-        f"pairs of levels in the right order, and its severity correlates with the true error at {_number(of['spearman_error'], '.2f')} (Spearman)."
+        f"pairs of levels in the right order, and its severity correlates with the true error at {_number(of['spearman_error'], '.2f')} (Spearman). "
+        f"Asking it, once per image, costs {_number(of['encoder_cost'], '.2f')} of a guided evaluation."
     )
 
 
