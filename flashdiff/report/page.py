@@ -30,8 +30,9 @@ CAPTIONS = {
     "frontier": "Quality against evaluations. Lines join what one method reaches at each budget, tuned on validation images for the measure of "
     "the panel; marks are the long walks; the level at the left edge is what no diffusion reaches. All on the same images; intervals, over "
     "training seeds and images, are of the difference to the full-length baseline: one that leaves out its dashed line is a difference that "
-    "chance does not explain. Flash chooses the start, and where it pays the number of steps, per image; the fixed walks have one start and as many steps for all images, "
-    "forward diffusion adds fresh noise alone; the oracle starts where the true error says; another solver starts as Flash does.",
+    "chance does not explain. Flash chooses the start, and where it pays the number of steps, per image; the fixed walks have one start and "
+    "as many steps for all images, forward diffusion adds fresh noise alone; the oracle starts where the true error says; another solver "
+    "starts as Flash does.",
     "gain_over_fixed": "What a start and a number of steps per image gain over the best ones for all images at equal mean cost, both tuned for "
     "the measure of the panel. Intervals are over training seeds and images; zero is no gain.",
     "gain_by_severity": "Where that comes from: what few steps gain over no diffusion, for each quarter of the images from low to high severity. A solid "
