@@ -19,7 +19,7 @@ from flashdiff.flash import COUNTS, Flash
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder
 from flashdiff.solvers import Solver
-from flashdiff.starts import STARTS, Start
+from flashdiff.starts import SHORT_STARTS, STARTS, Start
 from flashdiff.study.records import read_json
 from flashdiff.study.schema import load
 from flashdiff.study.tuned import few_step_of, flash_of, recipes
@@ -83,7 +83,10 @@ class FlashPipeline(DiffusionPipeline):
             degradation = known | {"members": [list(pair) for pair in known["members"].items()]}
         for rule, recipe in (item for rules in (tuned or {}).values() for item in rules.items()):
             flash_of(None, None, {}, recipe, rule)  # refuses here what could not run
-        for choice in (few_steps or {}).values():
+        for evaluations, choice in (few_steps or {}).items():
+            if (rule := choice["start"].get("rule")) not in SHORT_STARTS:
+                known = ", ".join(SHORT_STARTS)
+                raise ValueError(f"few_steps.{evaluations}: start rule {rule!r} is unknown; choose one of {known}.")
             few_step_of(None, None, choice)  # and here
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, severity_encoder=severity_encoder)
         self.register_to_config(

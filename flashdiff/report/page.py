@@ -30,13 +30,14 @@ CAPTIONS = {
     "frontier": "Quality against evaluations. Lines join what one method reaches at each budget, tuned on validation images for the measure of "
     "the panel; marks are the long walks; the level at the left edge is what no diffusion reaches. All on the same images; intervals, over "
     "training seeds and images, are of the difference to the full-length baseline: one that leaves out its dashed line is a difference that "
-    "chance does not explain. Flash walks more steps where severity is higher; the fixed walks have one start and as many steps for all images, "
-    "forward diffusion adds fresh noise alone; the oracle starts where the true error says; another solver starts as Flash does.",
+    "chance does not explain. Flash chooses the start, and where it pays the number of steps, per image; the fixed walks have one start and "
+    "as many steps for all images, forward diffusion adds fresh noise alone; the oracle starts where the true error says; another solver "
+    "starts as Flash does.",
     "gain_over_fixed": "What a start and a number of steps per image gain over the best ones for all images at equal mean cost, both tuned for "
     "the measure of the panel. Intervals are over training seeds and images; zero is no gain.",
-    "gain_by_severity": "Why: what few steps gain over no diffusion, for each quarter of the images from low to high severity. Lines that rise alike "
-    "say that a further step is worth as much on easy images as on hard ones, and solid and dashed lines that run together, that the start "
-    "matters little: then there is nothing to win by choosing steps and start per image.",
+    "gain_by_severity": "Where that comes from: what few steps gain over no diffusion, for each quarter of the images from low to high severity. A solid "
+    "line above its dashed one is what the choice per image is worth there. Lines that rise alike say that a further step is worth as much on "
+    "easy images as on hard ones, so that moving steps from one to the other gains nothing.",
     "reconstructions": "The level t rises from top to bottom, the severity σ̂ only mostly. Under each image: PSNR and denoiser evaluations (NFE).",
     "quality_against_steps": "Quality against evaluations (the paper's Fig. 2). "
     "The line joins starts that are the same for all images; the marks choose per image. Intervals are of the difference to the full-length "
@@ -219,7 +220,8 @@ def encoder_sentence(records: Sequence[Mapping], degradation: str) -> str:
     of = {r["claim"]: r["value"] for r in records if r["degradation"] == degradation}
     return (
         f"<strong>{escape(_title(degradation))}:</strong> the severity encoder puts {_number(of['ordering_accuracy'], '.1%')} of all "
-        f"pairs of levels in the right order, and its severity correlates with the true error at {_number(of['spearman_error'], '.2f')} (Spearman)."
+        f"pairs of levels in the right order, and its severity correlates with the true error at {_number(of['spearman_error'], '.2f')} (Spearman). "
+        f"Asking it, once per image, costs {_number(of['encoder_cost'], '.2f')} of a guided evaluation."
     )
 
 

@@ -496,6 +496,8 @@ BAD_MEMORY = {
     "step size": ({"tuned": {"ldps": {"published": {**RECIPE, "solver": {"kind": "ldps", "eta": -1}}}}}, "LDPS: eta is -1; it should be"),
     "rule": ({"tuned": {"ldps": {"early": RECIPE}}}, "start: 'early' is unknown; choose one of published, consistent"),
     "option": ({"tuned": {"ldps": {"published": {**RECIPE, "start": {"k": 1.0}}}}}, "PublishedStart.* argument 'k'"),
+    "few steps, rule": ({"few_steps": {"3": {**RECIPE, "start": {"rule": "early"}}}}, "few_steps.3: start rule 'early' is unknown; choose one of"),
+    "few steps, option": ({"few_steps": {"3": {**RECIPE, "start": {"rule": "scaled", "share": 2}}}}, "ScaledStart: share is 2; it should be"),
 }  # fmt: skip
 
 
