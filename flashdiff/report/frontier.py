@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flashdiff.measures import MEASURES, in_figures
-from flashdiff.report.intervals import crossed_bootstrap, paired_gains
+from flashdiff.report.intervals import crossed_bootstrap
 from flashdiff.report.names import DISTANCES, distance_names, measure_label
 from flashdiff.report.tables import spread
 from flashdiff.study.methods import adaptive
@@ -298,11 +298,11 @@ def gains_by_severity(few: pd.DataFrame, n_resamples: int, seed: int = 0, parts:
     walked = few[few.method.isin(("adaptive", "fixed"))]
     for (method, budget, tuned_for), run in walked.groupby(["method", "budget", "tuned_for"], sort=False):
         for part, images in part_of.groupby(part_of):
-            ours, theirs = run[run.image.isin(images.index)], nothing.loc[images.index].reset_index()
-            gained = paired_gains(pd.concat([ours, theirs]), method, "no_diffusion", n_resamples, seed)
+            ours, theirs = run.set_index("image").loc[images.index], nothing.loc[images.index]
             row = {"part": part, "method": method, "budget": budget, "tuned_for": tuned_for, "images": len(ours)}
             row |= {"sigma_hat": ours.sigma_hat.mean(), "nfe": ours.nfe.mean()}
-            for gain in (measure.gain for measure in MEASURES.values()):
-                row |= spread(gain, gained[gain])
+            for name, measure in MEASURES.items():
+                both = ours[name].to_numpy(), theirs[name].to_numpy()
+                row |= spread(measure.gain, crossed_bootstrap(both, measure.improvement, n_resamples, seed))
             rows.append(row)
     return pd.DataFrame(rows)

@@ -1,6 +1,6 @@
 """Figures of few-step walks: quality against evaluations for everything that was walked, and what adaptivity gains."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -99,6 +99,26 @@ def _marks(axis: Axes, long: pd.DataFrame, column: str) -> None:
         axis.plot([0], [at], transform=axis.get_yaxis_transform(), **style)
 
 
+def _gain_panels(
+    axes: Sequence[Axes], table: pd.DataFrame, distances: Mapping[str, str]
+) -> Iterator[tuple[Axes, pd.DataFrame, str, int]]:
+    """The panels of gains by budget that have something to draw: axis, the rows tuned for its measure, the gain's column
+    and its scale. Zero is drawn before, the axes are labelled after; a measure that is NaN throughout is said to be."""
+    for axis, measure in zip(axes, in_figures(), strict=True):
+        labels = {
+            "xlabel": "mean evaluations asked (budget)",
+            "ylabel": _in_two_lines(gain_in_words(measure, distances)),
+        }
+        if table[measure.gain].isna().all():
+            not_measured(axis, **labels)
+            continue
+        tuned = table[table.tuned_for == _objective(measure, table.tuned_for)].sort_values("budget")
+        axis.axhline(0, color="0.4", lw=1)
+        yield axis, tuned, measure.gain, 100 if measure.relative else 1
+        steps_on_log_axis(axis)
+        axis.set(xticks=tuned.budget.unique(), **labels)
+
+
 @styled
 def gain_over_fixed(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
     """What Flash with few steps gains at each budget over the best fixed start and steps, both tuned for the panel's
@@ -111,22 +131,9 @@ def gain_over_fixed(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCE
     need(table, "budget", "baseline", "tuned_for", *(f"{m.gain}{end}" for m in measures for end in ends))
     over = table[table.baseline == "fixed"]
     figure, axes = canvas(columns=len(measures), width=WIDTH, height=2.4)
-    for axis, measure in zip(axes[0], measures, strict=True):
-        labels = {
-            "xlabel": "mean evaluations asked (budget)",
-            "ylabel": _in_two_lines(gain_in_words(measure, distances)),
-        }
-        if over[measure.gain].isna().all():
-            not_measured(axis, **labels)
-            continue
-        part = over[over.tuned_for == _objective(measure, over.tuned_for)].sort_values("budget")
-        scale = 100 if measure.relative else 1
-        axis.axhline(0, color="0.4", lw=1)
-        bars = _bars(part, measure.gain, scale)
+    for axis, part, gain, scale in _gain_panels(axes[0], over, distances):
         style = {"color": "black", "marker": "o", "ms": 4, "lw": 1.2, "capsize": 2}
-        axis.errorbar(part.budget, scale * part[measure.gain], yerr=bars, **style)
-        steps_on_log_axis(axis)
-        axis.set(xticks=part.budget, **labels)
+        axis.errorbar(part.budget, scale * part[gain], yerr=_bars(part, gain, scale), **style)
     return figure
 
 
@@ -142,22 +149,10 @@ def gain_by_severity(table: pd.DataFrame, distances: Mapping[str, str] = DISTANC
     figure, axes = canvas(columns=len(measures), width=WIDTH, height=2.9)
     mean = table.groupby("part").sigma_hat.mean()
     shades = dict(zip(mean.index, mpl.colormaps["viridis"](np.linspace(0.05, 0.85, len(mean))), strict=True))
-    for axis, measure in zip(axes[0], measures, strict=True):
-        labels = {
-            "xlabel": "mean evaluations asked (budget)",
-            "ylabel": _in_two_lines(gain_in_words(measure, distances)),
-        }
-        if table[measure.gain].isna().all():
-            not_measured(axis, **labels)
-            continue
-        tuned = table[table.tuned_for == _objective(measure, table.tuned_for)].sort_values("budget")
-        axis.axhline(0, color="0.4", lw=1)
+    for axis, tuned, gain, scale in _gain_panels(axes[0], table, distances):
         for (part, method), line in tuned.groupby(["part", "method"]):
             drawn = {"ls": "-", "marker": "o"} if method == "adaptive" else {"ls": "--", "marker": "s"}
-            gain = line[measure.gain] * (100 if measure.relative else 1)
-            axis.plot(line.budget, gain, color=shades[part], ms=3, lw=1.2, **drawn)
-        steps_on_log_axis(axis)
-        axis.set(xticks=tuned.budget.unique(), **labels)
+            axis.plot(line.budget, scale * line[gain], color=shades[part], ms=3, lw=1.2, **drawn)
     handles = [Line2D([], [], color=shades[part], label=f"severity ≈ {value:.2f}") for part, value in mean.items()]
     handles += [
         Line2D([], [], color="0.3", ls=ls, marker=marker, ms=3, label=label(method))
