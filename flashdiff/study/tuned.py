@@ -8,6 +8,7 @@ from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder
 from flashdiff.solvers import Solver, build
 from flashdiff.starts import SHORT_STARTS, STARTS, Start
+from flashdiff.study.methods import flash_method
 
 Choice = Mapping[str, Mapping[str, Any]]
 """What was chosen for a method: {"solver": fields of the solver, "start": options of the start rule}."""
@@ -22,13 +23,13 @@ def solver_of(solver: Mapping | Solver, choice: Choice) -> Solver:
     return solver
 
 
-def start_of(rule: str | Start, choice: Choice) -> Start:
-    """The start rule of a name in STARTS with the chosen options; a Start as it is."""
+def start_of(rule: str | Start, choice: Choice, rules: Mapping[str, type[Start]] = STARTS) -> Start:
+    """The start rule of a name in ``rules`` with the chosen options; a Start as it is."""
     if not isinstance(rule, str):
         return rule
-    if rule not in STARTS:
-        raise ValueError(f"start: {rule!r} is unknown; choose one of {', '.join(STARTS)}, or give a Start.")
-    return STARTS[rule](**choice["start"])
+    if rule not in rules:
+        raise ValueError(f"start: {rule!r} is unknown; choose one of {', '.join(rules)}, or give a Start.")
+    return rules[rule](**choice["start"])
 
 
 def flash_of(
@@ -46,18 +47,18 @@ def few_step_of(prior: Prior, encoder: SeverityEncoder, choice: Choice, **option
 
     options as in :func:`flash_of`, and what it raises.
     """
-    start = dict(choice["start"])
-    rule = SHORT_STARTS[start.pop("rule")]
-    return flash_of(prior, encoder, choice["solver"], {"solver": {}}, rule(**start), **options)
+    chosen = dict(choice["start"])
+    start = start_of(chosen.pop("rule"), {"start": chosen}, SHORT_STARTS)
+    return flash_of(prior, encoder, choice["solver"], {"solver": {}}, start, **options)
 
 
 def recipes(entry: Mapping, chosen: Mapping[str, Choice]) -> dict[str, dict[str, dict]]:
     """Start rule -> {"solver": the whole solver entry, "start": options}, for the rules that were tuned.
 
     entry: a study's solver entry; chosen: method -> choice, the record's ``chosen``, where the method that walks with a
-    rule is called flash_RULE. A recipe is a choice for the empty entry.
+    rule is that of :func:`flashdiff.study.methods.flash_method`. A recipe is a choice for the empty entry.
     """
-    tuned = {rule: chosen[f"flash_{rule}"] for rule in STARTS if f"flash_{rule}" in chosen}
+    tuned = {rule: chosen[flash_method(rule)] for rule in STARTS if flash_method(rule) in chosen}
     return {
         rule: {"solver": {**entry, **choice["solver"]}, "start": dict(choice["start"])}
         for rule, choice in tuned.items()

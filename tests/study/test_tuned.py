@@ -7,7 +7,7 @@ import pytest
 
 from flashdiff.solvers import LDPS
 from flashdiff.starts import STARTS, ConsistentStart, FixedStart, PublishedStart
-from flashdiff.study.tuned import flash_of, recipes, solver_of, start_of
+from flashdiff.study.tuned import few_step_of, flash_of, recipes, solver_of, start_of
 from flashdiff.walks import EvenlySpaced
 
 ENTRY = {"kind": "ldps", "stochasticity": 0.5, "eta": 9.0, "walk": {"kind": "evenly_spaced", "steps": 3}}
@@ -47,6 +47,9 @@ def test_recipes_are_those_of_the_tuned_rules_and_need_no_entry():
 def test_what_there_is_not_is_refused():
     with pytest.raises(ValueError, match="start: 'early' is unknown; choose one of published, consistent, inversion"):
         start_of("early", CHOSEN["fixed"])
+    known = "published, consistent, inversion, scaled, fixed"
+    with pytest.raises(ValueError, match=f"start: 'early' is unknown; choose one of {known}, or give a Start"):
+        few_step_of(None, None, {"solver": ENTRY, "start": {"rule": "early"}})
     with pytest.raises(ValueError, match=r"is no solver; give a name or an object such as LDPS\(eta=1.0\)"):
         solver_of(LDPS, CHOSEN["fixed"])
     with pytest.raises(TypeError, match="unexpected keyword argument 'k'"):
