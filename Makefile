@@ -3,7 +3,7 @@
 #   STUDY=name       another study of studies/ (default: fashion-mnist, the one at the root)
 #   PYTHON=command   the Python that makes .venv (default: python3)
 #   CONSTRAINTS=     install what fits pyproject.toml instead of the exact versions of constraints.txt
-#   OPTIONS=...      more options for pytest (test), Jupyter (lab, explore) or the benchmark, as in make lab OPTIONS=--no-browser
+#   OPTIONS=...      more options for pytest (test), Jupyter (lab), Voila (explore) or the benchmark, as in make lab OPTIONS=--no-browser
 
 STUDY ?= fashion-mnist
 PYTHON ?= python3
@@ -77,8 +77,9 @@ lint: $(INSTALLED) ## check style, format and that notebooks hold no outputs
 lab: $(INSTALLED) ## open JupyterLab on the notebooks
 	@'$(BIN)/jupyter' lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/notebooks $(OPTIONS)
 
-explore: $(INSTALLED) ## open the notebook that explores severity on single images
-	@'$(BIN)/jupyter' lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/notebooks/explore_severity.ipynb $(OPTIONS)
+# A photograph that one brings along travels to the kernel in one message, and more than 10 MB would break the connection silently.
+explore: $(INSTALLED) study-exists ## open a page with sliders: severity, and what is restored, of single images
+	@FLASHDIFF_STUDY='$(abspath $(FOLDER))' JUPYTER_PATH='$(CURDIR)/flashdiff/explore/share' '$(BIN)/voila' --template=flashdiff --Voila.tornado_settings="{'websocket_max_message_size': 200_000_000}" notebooks/explore_severity.ipynb $(OPTIONS)
 
 study-exists:
 	@test -f '$(FOLDER)/dvc.yaml' || { echo 'STUDY=$(STUDY): there is no $(FOLDER)/dvc.yaml; choose fashion-mnist or a folder of studies/.' >&2; exit 1; }

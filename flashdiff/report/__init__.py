@@ -1,1 +1,1 @@
-"""From rows to what a reader opens: intervals, tables, figures, claims, the page; and the explorer."""
+"""From rows to what a reader opens: intervals, tables, figures, claims, the page."""

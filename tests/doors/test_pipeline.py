@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 
 from flashdiff.degradations import Degradation, GaussianBlur, Operator, RandomInpainting, measure
 from flashdiff.degradations import build as build_degradation
+from flashdiff.explore.explorer import Explorer, Plan
 from flashdiff.flash import Flash
 from flashdiff.pipeline import FlashPipeline
 from flashdiff.prior import Prior
-from flashdiff.report.explore import Explorer
 from flashdiff.severity import SeverityEncoder
 from flashdiff.solvers import LDPS, PSLD, LatentDAPS, LatentDiffPIR
 from flashdiff.starts import ConsistentStart, FixedStart, InversionStart, PublishedStart, ScaledStart
@@ -127,7 +127,10 @@ def test_gives_what_flash_gives(pipe, study, measurement, options, solver, start
 
 
 def test_is_the_studys_own_flash(pipe, study, measurement):
-    assert_same(pipe(measurement, start="published"), Explorer(study).flash("gaussian_blur")(measurement))
+    assert_same(
+        pipe(measurement, start="published"),
+        Explorer(study).flash("gaussian_blur", Plan(None, "ldps", "published"))(measurement),
+    )
 
 
 def test_one_level_for_all_and_counted_ids(pipe, study):

@@ -112,7 +112,8 @@ def test_explorer_notebook_runs_on_the_study(study, monkeypatch, tmp_path):
         progress_bar=False,
         extra_arguments=["--log-level=ERROR"],
     )
-    assert "VBox" in str(done.cells[2].outputs)
+    assert "fd-page" in str(done.cells[2].outputs)
+    assert "start index" in str(done.cells[3].outputs)
 
 
 def content(folder):
