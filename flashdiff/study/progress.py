@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 PLAN = Path(".build/plan.json")
@@ -64,14 +65,12 @@ def _overlap(one: str, other: str) -> bool:
 
 def steps_of(repo) -> list[Step]:
     """The stages of a study's dvc.yaml in an order in which they can run; repo: a dvc.repo.Repo in the study's folder."""
-    import networkx
-
     found = {}
     status = repo.status(targets=["dvc.yaml"])
     status = {name.rpartition(":")[2]: changes for name, changes in status.items()}
-    graph = repo.index.graph
+    inputs = {stage: set(repo.index.graph[stage]) for stage in repo.index.graph}  # its edges lead to what a stage needs
     here = Path.cwd()
-    for stage in reversed(list(networkx.topological_sort(graph))):
+    for stage in TopologicalSorter(inputs).static_order():
         if Path(stage.path).parent != here or not stage.cmd:
             continue
         name, executed = stage.addressing.rpartition(":")[2], EXECUTED.search(stage.cmd)

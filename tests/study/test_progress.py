@@ -110,7 +110,7 @@ def test_lines_count_the_stages_and_what_is_left():
 
 
 @pytest.mark.parametrize(
-    "seconds, words", [(0.2, "1 s"), (89, "89 s"), (100, "2 min"), (5340, "89 min"), (5400, "1 h 30 min")]
+    ("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (100, "2 min"), (5340, "89 min"), (5400, "1 h 30 min")]
 )
 def test_durations_in_words(seconds, words):
     assert in_words(seconds) == words
