@@ -23,19 +23,22 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study test test-fast lab explore figures prior pretrain tune seeds ablation bench readme lint study-exists
+.PHONY: help study compare test test-fast lab explore figures prior pretrain tune seeds ablation bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
 
 study: $(INSTALLED) study-exists ## run the study: every stage whose inputs changed, then the report
-	@$(dvc)
+	@cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage plan && '$(BIN)/dvc' repro
 	@$(report)
 
 figures: $(INSTALLED) study-exists ## draw all figures and tables and write the report again from the results at hand
 	@$(dvc) --force --single-item show_prior order correlate compare speedup frontier show_ablation report
 	@$(report)
+
+compare: $(INSTALLED) study-exists ## what differs between the experiments of `dvc exp run`, in a table that fits the terminal
+	@cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.compare $(OPTIONS)
 
 prior: $(INSTALLED) study-exists ## train the prior anew (two hours on two cores); `make study` then follows
 	@$(dvc) download

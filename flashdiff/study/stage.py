@@ -3,6 +3,7 @@
     python -m flashdiff.study.stage run NOTEBOOK OUTPUT name name=dotted.path name:=text ...
     python -m flashdiff.study.stage digest NOTEBOOKS --into FOLDER
     python -m flashdiff.study.stage check
+    python -m flashdiff.study.stage plan
 
 papermill alone fails open (a notebook without a parameters cell, or an unknown parameter, is a warning), writes a failed
 notebook over the good one, and runs whatever kernel the user's machine calls python3. All three end here.
@@ -21,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from flashdiff.study import digests
+from flashdiff.study import digests, progress
 from flashdiff.study.place import STAGE
 from flashdiff.study.schema import Study, StudyError, load, select
 
@@ -139,7 +140,7 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
     running, failed = BUILD / f"{output.stem}.running.ipynb", BUILD / f"{output.stem}.failed.ipynb"
     output.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    print(f"--- {output.stem}", flush=True)
+    print(progress.current().heading(output.stem), flush=True)
     os.environ[STAGE] = output.stem  # the kernel inherits it
     os.environ.pop("FLASHDIFF_STUDY", None)  # a stage works where it runs, whatever a person plays with
     try:
@@ -177,7 +178,7 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
     _write_notebook(executed, running)
     os.replace(running, output)
     failed.unlink(missing_ok=True)
-    print(f"--- {output.stem}: done in {time.monotonic() - began:.0f} s", flush=True)
+    print(progress.finished(output.stem, began), flush=True)
 
 
 def _write_notebook(notebook, path: Path) -> None:
@@ -256,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     digester.add_argument("notebooks", type=Path)
     digester.add_argument("--into", type=Path, required=True)
     commands.add_parser("check", help="check params.yaml")
+    commands.add_parser("plan", help="say what `dvc repro` is going to run, and count its stages")
     options = parser.parse_args(arguments)
     try:
         if options.command == "run":
@@ -263,6 +265,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "digest":
             load()
             digests.write(options.notebooks, options.into)
+        elif options.command == "plan":
+            print(check())
+            print(progress.plan().summary())
         else:
             print(check())
     except (StudyError, StageError) as error:
