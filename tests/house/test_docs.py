@@ -88,7 +88,7 @@ def paths_of_source(text: str) -> list[str]:
 
 
 def paths_of_tree(text: str) -> Iterator[str]:
-    """The paths of the README's drawing of the house: names in the first 24 columns, then what they are."""
+    """The paths of the drawing of the house in docs/changing.md: names in the first 24 columns, then what they are."""
     (drawing,) = re.findall(r"^## The house\n+```\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     folder = ""
     for line in drawing.splitlines():
@@ -127,8 +127,8 @@ def test_paths_that_pages_name_exist(page):
     assert list(broken_links(text, page)) == []
 
 
-def test_the_readme_draws_the_house_as_it_is():
-    named = set(paths_of_tree((ROOT / "README.md").read_text(encoding="utf-8")))
+def test_the_house_is_drawn_as_it_is():
+    named = set(paths_of_tree((ROOT / "docs/changing.md").read_text(encoding="utf-8")))
     there = {f"flashdiff/{path.name}" + "/" * path.is_dir() for path in (ROOT / "flashdiff").glob("[a-z]*")}
     assert [path for path in named if not exists(path)] == []
     assert {path for path in named if path.startswith("flashdiff/")} - {"flashdiff/"} == there
