@@ -17,9 +17,16 @@ COLUMNS = {
 """What heads a table's columns, in words, besides the measures and the gains in them."""
 
 
+WIDTH = 165
+"""Characters that fit beside each other on paper, as report.css sets tables there."""
+
+
 def html(table: pd.DataFrame) -> str:
-    """The table as HTML; pandas escapes its text."""
-    return table.to_html(index=False, border=0, na_rep="")
+    """The table as HTML, of the class "fits" where its rows fit on paper without a break; pandas escapes its text."""
+    cells = [table[column].astype(str).map(len).max() for column in table]
+    heads = [max(map(len, str(column).split())) for column in table]
+    fits = sum(max(cell, head) + 2 for cell, head in zip(cells, heads, strict=True)) <= WIDTH
+    return table.to_html(index=False, border=0, na_rep="", classes="fits" if fits else None)
 
 
 def readable(table: pd.DataFrame, distances: Mapping[str, str]) -> pd.DataFrame:

@@ -1,11 +1,12 @@
 """The executed notebooks as pages that a browser shows: without a copy of the figures that the report has already."""
 
+import hashlib
 import re
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
-from flashdiff.report.style import emptied
-from flashdiff.report.template import render
+from flashdiff.report.template import render, source
 
 NOTEBOOKS = (
     ("01_download", "02_train_prior", "02_use_prior", "03_look_at_prior"),
@@ -31,6 +32,8 @@ NOTEBOOKS = (
 """The executed notebooks that the page links: of the study, of each degradation, of each pair; the report's own is written
 after the page, and would appear from the second run on."""
 FOLDER = "notebooks_html"
+STYLE = "report.css"
+"""The template of the style, and the name of the file that all pages of notebooks share."""
 SAVED = re.compile(r'save\(\s*[^"\n]*?(?:f?"[^"]*"[^"\n]*?)?"(\w+)"')
 """A cell's call that saves its figure under a name."""
 
@@ -46,27 +49,38 @@ def of_study(reports: Path, degradations: Sequence[str], pairs: Sequence[tuple[s
     return {group: [path for path in found if path.is_file()] for group, found in paths.items()}
 
 
-def write_html(reports: str | Path, degradations: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[Path]:
-    """Write reports/notebooks_html/NAME.html for every executed notebook that the page links; returns their paths.
+def write_html(
+    reports: str | Path, degradations: Sequence[str], pairs: Sequence[tuple[str, str]], target: str | Path | None = None
+) -> list[Path]:
+    """Write NAME.html for every executed notebook that the page links; returns their paths.
 
-    A figure that a cell saved is shown from where it was saved; any other picture stays in its page. What the folder held
-    is removed. Equal notebooks give equal pages.
+    target: by default reports/notebooks_html, from where links to figures lead. A figure that a cell saved is shown from
+    where it was saved; any other picture stays in its page. Equal notebooks give equal pages, and a page whose notebook
+    is the one that it was made of stays as it is; pages of notebooks that the study no longer has are removed.
     """
     import nbformat
     from nbconvert import HTMLExporter
 
-    reports, exporter = Path(reports), HTMLExporter(template_name="basic")
+    reports, target, written = Path(reports), Path(reports) / FOLDER if target is None else Path(target), []
+    target.mkdir(parents=True, exist_ok=True)
+    exporter = HTMLExporter(template_name="basic")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    folder, written = emptied(reports / FOLDER), []
     for path in sum(of_study(reports, degradations, pairs).values(), []):
+        drawn, page = _figures(reports, path.stem.partition("-")[2]), target / f"{path.stem}.html"
+        made_of = f"{metadata.version('nbconvert')} {sorted(drawn.items())} {path.read_text(encoding='utf-8')}"
+        digest = hashlib.sha256(f"{source('notebook.html.j2')} {source(STYLE)} {made_of}".encode()).hexdigest()
+        written.append(page)
+        if page.is_file() and digest in page.read_text(encoding="utf-8"):
+            continue
         notebook = nbformat.read(path, as_version=4)
-        drawn = _figures(reports, path.stem.partition("-")[2])
         for cell in notebook.cells:
             _show_saved_figures(cell, drawn)
         body, resources = exporter.from_notebook_node(notebook)
-        page = render("notebook.html.j2", title=path.stem, body=body, css="\n".join(resources["inlining"]["css"]))
-        written.append(folder / f"{path.stem}.html")
-        written[-1].write_text(page, encoding="utf-8")
+        (target / STYLE).write_text(render(STYLE) + "\n".join(resources["inlining"]["css"]), encoding="utf-8")
+        html = render("notebook.html.j2", title=path.stem, body=body, style=STYLE, digest=digest)
+        page.write_text(html, encoding="utf-8")
+    for left in set(target.glob("*.html")) - set(written):
+        left.unlink()
     return written
 
 

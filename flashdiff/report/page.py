@@ -123,19 +123,23 @@ def _claims(records: Sequence[Mapping], whose: str) -> list[dict]:
     own = [r for r in records if kind(r["claim"]) == whose]
     of_encoder = {(r["degradation"], r["claim"]): {**r, "solver": None} for r in own if r["claim"] in headline.PER_ENCODER}
     own = [*of_encoder.values(), *(r for r in own if r["claim"] not in headline.PER_ENCODER)]
-    groups = {"": own}
+    groups, solvers = {"": own}, {r["solver"] for r in records} - {None}
     if len(own) > LONG:
         names = dict.fromkeys(r["degradation"] for r in own)
         groups = {name: [r for r in own if r["degradation"] == name] for name in names}
     return [
-        {"title": title(name), "counts": pd.Series(map(in_words, part)).value_counts(), "html": _coloured(part)}
+        {
+            "title": title(name),
+            "counts": pd.Series(map(in_words, part)).value_counts(),
+            "html": _coloured(part, without=["degradation"] * bool(name) + ["solver"] * (len(solvers) < 2)),
+        }
         for name, part in groups.items()
     ]
 
 
-def _coloured(records: Sequence[Mapping]) -> str:
-    """Records as a table of HTML, each verdict with a class of its own."""
-    text = html(headline.to_frame(records))
+def _coloured(records: Sequence[Mapping], without: Sequence[str]) -> str:
+    """Records as a table of HTML without some columns, each verdict with a class of its own."""
+    text = html(headline.to_frame(records).drop(columns=without))
     for words in {in_words(r) for r in records}:
         text = text.replace(f"<td>{words}</td>", f'<td class="verdict {words.replace(" ", "-")}">{words}</td>')
     return text

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from flashdiff.measures import MEASURES, in_figures
 from flashdiff.report.display import html, readable
 from flashdiff.report.names import solver_label
 
@@ -20,6 +21,8 @@ OF_PAIR = (
     ("speedup", ("headroom",)),
 )
 """Stages in reading order, each with its tables: of a degradation's encoder, and of a pair. Their titles are in captions.j2."""
+BRIEF = ("budgets", "budget_gains", "paired")
+"""Tables with a line per walk or per comparison, of which the page shows the measures that are drawn; their CSV has all."""
 NEEDS = {"wall_clock": "wall_clock_ratio"}
 """Figure -> the claim that has a number where the figure shows one."""
 
@@ -89,7 +92,19 @@ def figure(reports: Path, image: Path, degradation: str | None = None, solver: s
 
 def _table(reports: Path, name: str, item: str, distances: Mapping[str, str]) -> dict | None:
     path = reports / "tables" / f"{name}-{item}.csv"
-    if not path.is_file():
+    if not path.is_file() or (table := pd.read_csv(path)).empty:
         return None
-    table = pd.read_csv(path)
-    return None if table.empty else {"name": name, "html": html(readable(table, distances))}
+    if name in BRIEF:
+        others = [m for m in MEASURES.values() if m not in in_figures()]
+        others = {f"{column}{end}" for m in others for column in (m.name, m.gain) for end in ("", "_low", "_high")}
+        table = table.drop(columns=others & set(table))
+    csv = path.relative_to(reports).as_posix()
+    return {"name": name, "html": html(_merged(readable(table, distances))), "csv": csv, "brief": name in BRIEF}
+
+
+def _merged(table: pd.DataFrame, column: str = "tuned for") -> pd.DataFrame:
+    """The table with one row where several say the same: a walk that was tuned for two measures with one result."""
+    if column not in table:
+        return table
+    others = [name for name in table if name != column]
+    return table.groupby(others, sort=False, dropna=False)[column].agg(", ".join).reset_index()[list(table)]

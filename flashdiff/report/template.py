@@ -84,3 +84,8 @@ def render(template: str, **values: object) -> str:
 def module(template: str) -> SimpleNamespace:
     """What a template sets at its top: its macros, and its dictionaries of texts."""
     return _environment().get_template(template).module
+
+
+def source(template: str) -> str:
+    """The text of a template as it is written."""
+    return _environment().loader.get_source(_environment(), template)[0]

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base",  # -base: no Qt
-               "huggingface-hub": "huggingface_hub", "lazy-loader": "lazy_loader", "lmdb": "python-lmdb"}  # fmt: skip
+               "huggingface-hub": "huggingface_hub", "lazy-loader": "lazy_loader", "lmdb": "python-lmdb", "playwright": "playwright-python"}  # fmt: skip
 IMPORT_NAMES = {
     "pillow": "PIL",
     "scikit-image": "skimage",
