@@ -86,7 +86,9 @@ def write_html(
 
 def _figures(reports: Path, item: str) -> dict[str, str]:
     """Name of a figure -> its path from the folder of the pages, for the figures of an item ("" for those of the study)."""
-    folders = [f for kind in ("figures", "timings") for f in sorted((reports / kind).glob(f"*-{item}" if item else "*"))]
+    folders = [
+        f for kind in ("figures", "timings") for f in sorted((reports / kind).glob(f"*-{item}" if item else "*"))
+    ]
     folders = [f for f in folders if f.is_dir() and ("-" in f.name) == bool(item)]
     return {p.stem: f"../{p.relative_to(reports).as_posix()}" for f in folders for p in sorted(f.glob("*.png"))}
 

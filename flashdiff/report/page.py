@@ -96,7 +96,9 @@ def _overview(reports: Path, starts: Sequence[str]) -> dict | None:
     if not path.is_file():
         return None
     drawn, count = figure(reports, path), len(in_figures())
-    rules_drawn = "one start rule" if len(starts) == 1 else "both start rules" if len(starts) == 2 else "all start rules"
+    rules_drawn = (
+        "one start rule" if len(starts) == 1 else "both start rules" if len(starts) == 2 else "all start rules"
+    )
     caption = module("captions.j2").figures[drawn["name"]]
     return drawn | {"caption": caption.format(panels=NUMBERS.get(count, count), starts=rules_drawn)}
 
@@ -121,7 +123,9 @@ def _claims(records: Sequence[Mapping], whose: str) -> list[dict]:
     """The table of the paper's claims or of this project's own, what is claimed of an encoder said once, and folded by
     degradation where it is long: [{"title", "counts", "html"}]."""
     own = [r for r in records if kind(r["claim"]) == whose]
-    of_encoder = {(r["degradation"], r["claim"]): {**r, "solver": None} for r in own if r["claim"] in headline.PER_ENCODER}
+    of_encoder = {
+        (r["degradation"], r["claim"]): {**r, "solver": None} for r in own if r["claim"] in headline.PER_ENCODER
+    }
     own = [*of_encoder.values(), *(r for r in own if r["claim"] not in headline.PER_ENCODER)]
     groups, solvers = {"": own}, {r["solver"] for r in records} - {None}
     if len(own) > LONG:
