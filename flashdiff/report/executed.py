@@ -1,6 +1,7 @@
 """The executed notebooks as pages that a browser shows: without a copy of the figures that the report has already."""
 
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from importlib import metadata
@@ -65,7 +66,7 @@ def write_html(
     target.mkdir(parents=True, exist_ok=True)
     exporter = HTMLExporter(template_name="basic")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    for path in sum(of_study(reports, degradations, pairs).values(), []):
+    for path in itertools.chain.from_iterable(of_study(reports, degradations, pairs).values()):
         drawn, page = _figures(reports, path.stem.partition("-")[2]), target / f"{path.stem}.html"
         made_of = f"{metadata.version('nbconvert')} {sorted(drawn.items())} {path.read_text(encoding='utf-8')}"
         digest = hashlib.sha256(f"{source('notebook.html.j2')} {source(STYLE)} {made_of}".encode()).hexdigest()

@@ -95,8 +95,8 @@ def collect(
         solvers = [solver for d, solver in pairs if d == degradation]
         for solver in solvers or [None]:
             item, key = f"{degradation}-{solver}", (study, degradation, solver)
-            for claim, kind in PER_ENCODER.items():
-                records.append(record(claim, *key, of_encoder[kind][claim]))
+            for claim, file in PER_ENCODER.items():
+                records.append(record(claim, *key, of_encoder[file][claim]))
             if solver is None:
                 continue
             gains = read_json(folder / f"reports/metrics/reconstruction-{item}.json")

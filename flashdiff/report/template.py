@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from flashdiff.measures import MEASURES, in_figures
+from flashdiff.measures import MEASURES
 from flashdiff.report import claims, headline
-from flashdiff.report.names import measure_label, solver_label
+from flashdiff.report.names import solver_label
 
 TEMPLATES = (
     "report.html.j2",

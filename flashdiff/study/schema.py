@@ -345,9 +345,7 @@ class Budgets(Section):
     evaluations: list[Annotated[float, Field(ge=1)]] = Field(min_length=1)
     n_images: int = Field(ge=4, description="test images")
     batch_size: Count
-    controls: bool = Field(
-        description="whether adaptive walks with others' severities, and with the true errors, run, too"
-    )
+    controls: bool = Field(description="whether adaptive walks with others' severities, and with the true errors, run, too")
     tune: TuneBudgets
     walks: dict[Name, Annotated[list[FewStepWalk], Field(min_length=1)]] = Field(
         description="one entry per solver of a pair; the first of its walks is also tried with fixed starts"
