@@ -23,7 +23,7 @@ WIDTH = 165
 
 def html(table: pd.DataFrame) -> str:
     """The table as HTML, of the class "fits" where its rows fit on paper without a break; pandas escapes its text."""
-    cells = [table[column].astype(str).map(len).max() for column in table]
+    cells = [max(len(str(cell)) for cell in table[column]) for column in table]
     heads = [max(map(len, str(column).split())) for column in table]
     fits = sum(max(cell, head) + 2 for cell, head in zip(cells, heads, strict=True)) <= WIDTH
     return table.to_html(index=False, border=0, na_rep="", classes="fits" if fits else None)

@@ -44,7 +44,7 @@ def bracket(record: Mapping) -> str:
 
 def times(value: float) -> str:
     """A ratio without decimals that nobody needs."""
-    return f"{value:.0f}" if value >= 20 else f"{value:.1f}"
+    return f"{value:.0f}" if value >= 20 else f"{value:.1f}".removesuffix(".0")
 
 
 @cache
