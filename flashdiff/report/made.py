@@ -3,21 +3,24 @@
 import os
 import platform
 import subprocess
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 
 from flashdiff.study.records import read_json
 
 LIBRARIES = ("flashdiff", "torch", "diffusers", "numpy", "pandas", "scikit-image", "matplotlib", "dvc")
-DURATIONS = Path(".build/durations.json")
-"""Where a study keeps how long each stage took the last time: {name of its executed notebook: seconds}."""
+DURATIONS = ("reports/durations.json", ".build/durations.json")
+"""Where a study keeps how long each stage took the last time, {name of its executed notebook: seconds}: the shipped record
+of stages that this machine may never have run, then this machine's own."""
 
 
-def made(folder: str | Path) -> dict:
+def made(folder: str | Path, notebooks: Collection[str]) -> dict:
     """What the page says of its making: "parameters" (the text of params.yaml), "versions", "hardware", "durations" (seconds
     by stage) and "revision"; what is not known there is empty or says so.
 
-    folder: the study's. Hardware and versions are of the machine and the environment that write the page.
+    folder: the study's; notebooks: names of the executed ones that the study has now, whose stages count. Hardware and
+    versions are of the machine and the environment that write the page.
     """
     folder = Path(folder)
     parameters = folder / "params.yaml"
@@ -25,9 +28,16 @@ def made(folder: str | Path) -> dict:
         "parameters": parameters.read_text(encoding="utf-8") if parameters.is_file() else "",
         "versions": {"Python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
         "hardware": hardware(),
-        "durations": read_json(folder / DURATIONS) if (folder / DURATIONS).is_file() else {},
+        "durations": _durations(folder, notebooks),
         "revision": revision(folder),
     }
+
+
+def _durations(folder: Path, notebooks: Collection[str]) -> dict[str, float]:
+    known: dict[str, float] = {}
+    for path in DURATIONS:
+        known |= read_json(folder / path) if (folder / path).is_file() else {}
+    return {name: known[name] for name in notebooks if name in known}
 
 
 def _version(library: str) -> str:

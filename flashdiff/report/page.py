@@ -1,4 +1,7 @@
-"""reports/index.html: the study on one static page, from the files its stages wrote. Works offline; equal runs, equal bytes."""
+"""reports/index.html: the study on one static page, from the files its stages wrote. Works offline.
+
+Equal results give equal bytes, but for the end, which says when and where they were made: revision, hardware, run times.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,6 +52,7 @@ def assemble(
     # what readers call the distances is the study's, and the same for all pairs
     distances = read_json(reports / f"metrics/reconstruction-{'-'.join(pairs[0])}.json")["distances"]
     starts, many = headline.starts(records), len(pairs) > MANY
+    links = _notebooks(reports, degradations, pairs)
     page = render(
         "report.html.j2",
         study=study,
@@ -69,8 +73,8 @@ def assemble(
         left_out=_named(left_out),
         sections=[_section(reports, d, pairs, distances, records, many) for d in degradations],
         own_features=distances["perceptual"] == DISTANCES["features"]["perceptual"],
-        notebooks=_notebooks(reports, degradations, pairs),
-        made=made(folder),
+        notebooks=links,
+        made=made(folder, [link["name"] for of_group in links.values() for link in of_group]),
     )
     path = reports / "index.html" if target is None else Path(target)
     path.parent.mkdir(parents=True, exist_ok=True)
