@@ -2,130 +2,18 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from flashdiff.measures import MEASURES, Measure, in_figures
+from flashdiff.measures import MEASURES, in_figures
+from flashdiff.report.claims import OF_COST, Interval, in_words, kind, rules
 from flashdiff.report.names import DISTANCES, measure_label, solver_label
 from flashdiff.starts import STARTS
 from flashdiff.study.methods import flash_method
 from flashdiff.study.methods import rules as start_rules
 from flashdiff.study.records import read_json
-
-Interval = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """When a claim counts as reproduced. ``reproduced`` is None for figures that are described, not claimed."""
-
-    label: str
-    unit: str
-    criterion: str
-    reproduced: Callable[[Interval], bool] | None
-
-
-def _at_least(bound: float) -> Callable[[Interval], bool]:
-    """The whole interval; a number without one, as seconds of one run are, by itself."""
-    return lambda interval: (interval["value"] if interval["low"] is None else interval["low"]) >= bound
-
-
-def _above_zero(interval: Interval) -> bool:
-    return interval["low"] > 0
-
-
-OF_ENCODER: dict[str, Rule] = {
-    "ordering_accuracy": Rule("ordering accuracy", "share of pairs", "95% interval above 0.97", _at_least(0.97)),
-    "ordering_accuracy_strict": Rule(
-        "ordering accuracy, equal answers counted as wrong",
-        "share of pairs",
-        "95% interval above 0.97",
-        _at_least(0.97),
-    ),
-    "spearman_level": Rule(
-        "Spearman correlation of σ̂ with the level t", "", "95% interval above 0.5", lambda i: i["low"] > 0.5
-    ),
-    "spearman_error": Rule(
-        "Spearman correlation of σ̂ with the true error", "", "95% interval above 0.85", _at_least(0.85)
-    ),
-    "encoder_error_clean": Rule(
-        "latent error on clean, noise-free images", "", "95% interval below 0.12", lambda i: i["high"] < 0.12
-    ),
-    "encoder_cost": Rule("cost of the severity encoder, once per image", "guided evaluations", "described only", None),
-    "start_spread": Rule("predicted starts: 95th / 5th percentile", "ratio", "95% interval above 10", _at_least(10)),
-    "calibration_ratio": Rule(
-        "mean σ̂ / mean true error",
-        "ratio",
-        "95% interval in 0.9 to 1.1",
-        lambda i: i["low"] >= 0.9 and i["high"] <= 1.1,
-    ),
-}
-OF_COST: dict[str, Rule] = {
-    "mean_start": Rule("mean start index", "step", "described only", None),
-    "nfe_ratio": Rule("evaluations: baseline / Flash", "ratio", "95% interval above 8", _at_least(8)),
-    "wall_clock_ratio": Rule("wall clock: baseline / Flash", "ratio", "at least 8", _at_least(8)),
-}
-OF_CONTROLS: dict[str, Rule] = {
-    "adaptive_vs_best_fixed": Rule(
-        "Flash against a fixed start of equal NFE without fresh noise: {measure}",
-        "",
-        "95% interval above 0",
-        _above_zero,
-    ),
-    "adaptive_vs_fresh_fixed": Rule(
-        "Flash against a fixed start of equal NFE with the published noise: {measure}",
-        "",
-        "95% interval above 0",
-        _above_zero,
-    ),
-    "shuffled_severity": Rule(
-        "Flash against the severities of other images: {measure}", "", "95% interval above 0", _above_zero
-    ),
-    "random_start": Rule("Flash against random starts: {measure}", "", "95% interval above 0", _above_zero),
-}
-OF_BUDGETS: dict[str, Rule] = {
-    "nfe_ratio_100": Rule(
-        "evaluations: baseline / cheapest Flash with few steps that beats it in PSNR and distance",
-        "ratio",
-        "95% interval above 80",
-        _at_least(80),
-    ),
-    "adaptive_vs_best_fixed_few": Rule(
-        "Flash with few steps against the best fixed start and steps, {budget} evaluations: {measure}",
-        "",
-        "95% interval above 0",
-        _above_zero,
-    ),
-    "regret_to_oracle": Rule(
-        "Flash with few steps, what knowing the true error would gain, {budget} evaluations: {measure}",
-        "",
-        "described only",
-        None,
-    ),
-}
-"""Claims of few-step walks, whose records name the budget (mean evaluations asked). At a budget, both walks that are held
-against each other in a measure are tuned for it; nfe_ratio_100 is of one setting, better in both measures beyond chance."""
-"""Why these bounds: 0.97 and 0.85 are what the paper's figures show by eye, 8 is its smallest speed-up; 0.5, 0.9 to 1.1
-and 80 are this project's; a gain counts when chance does not explain it. The report says so, too."""
-
-
-def _gain_rule(measure: Measure) -> Rule:
-    """The claim that Flash is better than the full-length baseline in a measure."""
-    if measure.relative:
-        words = f"{{measure}}: {'increase' if measure.higher_is_better else 'decrease'} against the baseline"
-    else:
-        words = f"{{measure}}: {'Flash - baseline' if measure.higher_is_better else 'baseline - Flash'}"
-    return Rule(words, measure.gain_unit, "95% interval above 0", _above_zero)
-
-
-def rules() -> dict[str, Rule]:
-    """Claim -> its rule, for all claims that a study can make."""
-    gains = {measure.gain: _gain_rule(measure) for measure in MEASURES.values()}
-    return OF_ENCODER | OF_COST | gains | OF_CONTROLS | OF_BUDGETS
-
 
 PER_ENCODER = {
     "ordering_accuracy": "ordering",
@@ -182,7 +70,12 @@ def record(
     }
     unit = MEASURES[measure].gain_unit if measure else rule.unit
     compared = {"unit": unit or None, "distance": distances.get(measure), "measure": measure}
-    return head | values | compared | {"verdict": verdict}
+    return _with_words(head | values | compared | {"verdict": verdict})
+
+
+def _with_words(record: dict) -> dict:
+    """The record with whose claim it is ("kind") and its verdict as readers see it ("in_words")."""
+    return record | {"kind": kind(record["claim"]), "in_words": in_words(record)}
 
 
 def collect(
@@ -202,8 +95,8 @@ def collect(
         solvers = [solver for d, solver in pairs if d == degradation]
         for solver in solvers or [None]:
             item, key = f"{degradation}-{solver}", (study, degradation, solver)
-            for claim, kind in PER_ENCODER.items():
-                records.append(record(claim, *key, of_encoder[kind][claim]))
+            for claim, file in PER_ENCODER.items():
+                records.append(record(claim, *key, of_encoder[file][claim]))
             if solver is None:
                 continue
             gains = read_json(folder / f"reports/metrics/reconstruction-{item}.json")
@@ -233,7 +126,7 @@ def _of_few_steps(key: tuple[str, str, str | None], metrics: Mapping) -> list[di
     of_ratio = {end: ratio[end] for end in ("value", "low", "high", "n")}
     first = record("nfe_ratio_100", *key, of_ratio, budget=ratio["budget"], distances=distances)
     if ratio["tested"] and ratio["value"] is None:  # it was asked at every budget, and the answer is no
-        first["verdict"] = "not reproduced"
+        first = _with_words(first | {"verdict": "not reproduced"})
     records = [first]
     for budget, of_budget in metrics["gains"].items():
         over_fixed = {name: gains[MEASURES[name].gain] for name, gains in of_budget.get("fixed", {}).items()}
@@ -300,21 +193,22 @@ def write_summaries(records: Sequence[Mapping], folder: str | Path) -> None:
 
 
 def to_frame(records: Sequence[Mapping]) -> pd.DataFrame:
-    """The records as a table for reading: claim in words, value with its interval, criterion, verdict."""
+    """The records as a table for reading: verdict first, claim in words, value with its interval, of what, criterion."""
     table = [
         {
-            "degradation": r["degradation"].replace("_", " "),
-            "solver": solver_label(r["solver"] or ""),
-            "start": r["start"] or "",
+            "verdict": in_words(r),
             "claim": label(r),
             "value": describe(r),
+            "start": r["start"] or "",
+            "degradation": r["degradation"].replace("_", " "),
+            "solver": solver_label(r["solver"] or ""),
             "n": r["n"],
-            "counts as reproduced when": rules()[r["claim"]].criterion,
-            "verdict": r["verdict"] if rules()[r["claim"]].reproduced else "described",
+            "rule": rules()[r["claim"]].criterion,
         }
         for r in records
     ]
-    return pd.DataFrame(table).astype({"n": "Int64"})  # whole numbers, also where one is missing
+    columns = ["verdict", "claim", "value", "start", "degradation", "solver", "n", "rule"]
+    return pd.DataFrame(table, columns=columns).astype({"n": "Int64"})  # whole numbers, also where one is missing
 
 
 def label(record: Mapping) -> str:

@@ -11,7 +11,7 @@ from synthetic import few_step_rows, ordering_rows, reconstruction_rows, severit
 from flashdiff.degradations import build
 from flashdiff.measures import MEASURES, Measure, optional
 from flashdiff.measures.published import PublishedDistances
-from flashdiff.report import figures, frontier, headline, names, readme, summaries, tables
+from flashdiff.report import figures, frontier, headline, names, readme, sentences, summaries, tables
 from flashdiff.report import page as report
 from flashdiff.starts import STARTS, FixedStart, PublishedStart
 from flashdiff.study import comparison, experiments, methods
@@ -177,7 +177,7 @@ def test_a_new_start_rule_is_drawn_claimed_and_on_the_page(halfway, tmp_path):
     assert headline.starts(records) == ["published", "consistent", "halfway"]
     of_rule = {r["claim"] for r in records if r["start"] == "halfway"}
     assert of_rule == {r["claim"] for r in records if r["start"] == "published"}
-    assert "with the halfway start Flash needs" in report.sentence(records, *PAIR)
+    assert "with the halfway start Flash needs" in sentences.sentence(records, *PAIR)
     assert "(halfway start)" in readme.results_table(records)
     text = report.assemble(tmp_path, "toy", [PAIR[0]], [PAIR]).read_text(encoding="utf-8")
     assert "Flash, halfway start" in text and "inversion" not in text

@@ -21,7 +21,8 @@ from flashdiff.report import headline, readme
 from flashdiff.starts import STARTS
 from flashdiff.study import records as files
 
-KEYS = ["claim", "study", "degradation", "solver", "start", "budget", "value", "low", "high", "n", "unit", "distance", "measure", "verdict"]  # fmt: skip
+KEYS = ["claim", "study", "degradation", "solver", "start", "budget", "value", "low", "high", "n", "unit", "distance", "measure", "verdict",
+        "kind", "in_words"]  # fmt: skip
 OF_ENCODER = ["ordering_accuracy", "ordering_accuracy_strict", "spearman_level", "spearman_error", "calibration_ratio",
               "encoder_error_clean", "encoder_cost", "start_spread"]  # fmt: skip
 OF_START = [

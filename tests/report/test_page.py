@@ -1,102 +1,32 @@
-"""The report page: it stands alone, its links lead somewhere, every claim is on it, and its sentences read right."""
+"""The report page: it stands alone, its links lead somewhere, what was measured is on it and nothing else, and it folds."""
 
-import itertools
 import shutil
-from html.parser import HTMLParser
 from urllib.parse import unquote
 
+import numpy as np
 import pandas as pd
 import pytest
 from figure_cases import draw
-from synthetic import ablation_rows, interval, reconstruction_rows, severity_rows, write_metrics
+from page_cases import DEGRADATIONS, PAIRS, STUDY, Page, write_study
+from synthetic import ablation_rows, reconstruction_rows, write_metrics
 
-from flashdiff.report import ablation, figures, frontier, headline, tables
+from flashdiff.report import (
+    ablation,
+    claims,
+    executed,
+    figures,
+    headline,
+    pictures,
+    sections,
+    sentences,
+    tables,
+    template,
+)
 from flashdiff.report import page as report
 from flashdiff.starts import STARTS
-from flashdiff.study.records import read_json
+from flashdiff.study.records import read_json, write_json
 
-STUDY, DEGRADATIONS, SOLVERS = "toy", ["gaussian_blur", "random_inpainting"], ["ldps"]
-PAIRS = [(degradation, "ldps") for degradation in DEGRADATIONS]
-VOID = {"meta", "link", "img", "br", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """What the tests ask of a page: elements with attributes, texts by element, rows of tables; tags must nest."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.open, self.texts, self.rows = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-            self.texts.append((tag, []))
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] in ("td", "th"):
-            self.rows[-1][-1] += data
-        for tag, parts in self.texts[-1:] if self.open else []:
-            if tag == self.open[-1]:
-                parts.append(data)
-
-    def attributes(self, name):
-        """All values of an attribute, in the order of the page."""
-        return [attributes[name] for _, attributes in self.elements if name in attributes]
-
-    def text_of(self, tag):
-        """The text directly inside every element of that kind."""
-        return ["".join(parts) for name, parts in self.texts if name == tag]
-
-
-def write_study(folder, degradations=DEGRADATIONS, solvers=SOLVERS):
-    """Reports of a study as its stages leave them: metrics, tables, a few figures and executed notebooks."""
-    write_metrics(folder, degradations, solvers)
-    reports, quality = folder / "reports", tables.quality_and_nfe(reconstruction_rows(), 100)
-    (reports / "notebooks").mkdir()
-    for degradation in degradations:
-        figures.save(draw("ordering_by_pair"), reports / f"figures/order-{degradation}", "ordering_by_pair")
-        # in another order than the page's
-        for name in ("calibration", "severity_against_level"):
-            figures.save(draw(name), reports / f"figures/correlate-{degradation}", name)
-        figures.save(draw("ablation"), reports / f"figures/ablation-{degradation}", "ablation")
-        tables.save(ablation.table(ablation_rows()), reports / "tables", f"ablation-{degradation}")
-        (reports / f"notebooks/06_ordering_accuracy-{degradation}.ipynb").write_text("{}")
-        tables.save(
-            tables.severity_correlations(severity_rows(), 100),
-            reports / "tables",
-            f"severity_correlations-{degradation}",
-        )
-        for solver in solvers:
-            item = f"{degradation}-{solver}"
-            for name in ("gain_over_fixed", "frontier"):
-                figures.save(draw(name), reports / f"figures/frontier-{item}", name)
-            summary = read_json(reports / f"metrics/budgets-{item}.json")
-            tables.save(frontier.budget_table(summary), reports / "tables", f"budgets-{item}")
-            tables.save(frontier.gain_table(summary), reports / "tables", f"budget_gains-{item}")
-            figures.save(draw("start_distribution"), reports / f"figures/reconstruct-{item}", "start_distribution")
-            figures.save(draw("wall_clock"), reports / f"timings/speedup-{item}", "wall_clock")
-            tables.save(quality, reports / "tables", f"quality-{item}")
-            paired = [
-                tables.paired_comparison(reconstruction_rows(), method, baseline, 100)
-                for method in ("flash_published", "flash_consistent")
-                for baseline in ("full_length", "fixed_mean")
-            ]
-            tables.save(pd.concat(paired), reports / "tables", f"paired-{item}")
-    headline.write(
-        headline.collect(folder, STUDY, degradations, list(itertools.product(degradations, solvers))),
-        reports / "headline.json",
-    )
+CAPTIONS = template.module("captions.j2")
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +44,22 @@ def page(study):
 
 
 def claims_on(page):
-    """The rows of the tables of claims: the only ones that say what counts as reproduced."""
+    """The rows of the tables of claims: the only ones that end with a rule."""
     criteria = {rule.criterion for rule in headline.rules().values()}
-    return [row for row in page.rows if len(row) == 7 and row[5] in criteria]
+    return [row for row in page.rows if row[-1] in criteria]
+
+
+def listed(whose, degradations=DEGRADATIONS, pairs=PAIRS, folder=None):
+    """The records of a study that the page has to list, whose claims they are."""
+    records = headline.collect(folder, STUDY, degradations, pairs)
+    return [r for r in claims.listed(records).records if r["kind"] == whose]
 
 
 # -------------------------------------------------------------------------------------------------------- the page
 
 
 def test_every_image_and_link_is_there(study, page):
-    assert len(page.attributes("src")) == 2 * 8
+    assert len(page.attributes("src")) == 2 * 8 + 10
     targets = page.attributes("src") + page.attributes("href")
     for target in targets:
         if target.startswith("#"):
@@ -148,27 +84,75 @@ def test_the_page_works_offline(study, page):
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
 
 
-def test_every_claim_is_on_the_page_with_its_value_and_verdict(study, page):
-    records = headline.collect(study, STUDY, DEGRADATIONS, PAIRS)
-    expected = [[str(cell) for cell in row] for row in headline.to_frame(records).drop(columns="degradation").values]
-    claims = claims_on(page)
-    assert [row[1:] for row in claims] == [row[1:] for row in expected] and len(claims) == 2 * 62
-    for record, row in zip(records, claims, strict=True):
-        assert row[0] == ("" if record["claim"] in headline.PER_ENCODER else "LDPS")
-        assert row[2] == headline.label(record)
-        assert row[3] == headline.describe(record)
-        assert row[6] == (
-            "described" if record["claim"] in ("mean_start", "regret_to_oracle", "encoder_cost") else record["verdict"]
-        )
+def test_every_claim_is_on_the_page_with_its_value_and_verdict_the_papers_first(study, page):
+    expected = [*listed("paper", folder=study), *listed("own", folder=study)]
+    # of few records one table; of many one per degradation, each with all claims of an encoder before those of its pairs
+    order = {
+        False: lambda r: r["claim"] not in headline.PER_ENCODER,
+        True: lambda r: DEGRADATIONS.index(r["degradation"]),
+    }
+    rows, at = claims_on(page), 0
+    for whose in ("paper", "own"):
+        of_kind = sorted((r for r in expected if r["kind"] == whose), key=order[False])
+        folded = len(of_kind) > report.LONG
+        of_kind = sorted(of_kind, key=order[True]) if folded else of_kind
+        for record, row in zip(of_kind, rows[at : at + len(of_kind)], strict=True):
+            assert row[:4] == [
+                record["in_words"],
+                headline.label(record),
+                headline.describe(record),
+                record["start"] or "",
+            ]
+            assert folded or row[4] == record["degradation"].replace("_", " ")
+            assert row[-1] == headline.rules()[record["claim"]].criterion
+        at += len(of_kind)
+    assert at == len(rows)
+    assert page.text_of("h3")[:2] == ["What the paper claims", "This project's own comparisons and bounds"]
+
+
+def test_verdicts_of_the_two_tables_have_words_of_their_own(study):
+    words = {whose: {r["in_words"] for r in listed(whose, folder=study)} for whose in ("paper", "own")}
+    assert words["paper"] <= {"reproduced", "not reproduced"}
+    assert words["own"] <= {"ahead", "level", "behind", "met", "not met", "described"} and "ahead" in words["own"]
 
 
 def test_claims_of_an_encoder_are_said_once(tmp_path):
     write_metrics(tmp_path, ["gaussian_blur"], ["ldps", "other"])
     pairs = [("gaussian_blur", "ldps"), ("gaussian_blur", "other")]
     text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], pairs).read_text(encoding="utf-8")
-    solvers = [row[0] for row in claims_on(Page(text))]
-    assert solvers == [""] * 8 + ["LDPS"] * 54 + ["other"] * 54
+    for claim, rule in headline.rules().items():
+        if claim in headline.PER_ENCODER:
+            assert [row[1] for row in claims_on(Page(text))].count(rule.label) == 1, claim
     assert text.count("of all pairs of levels in the right order") == 1
+
+
+def test_a_comparison_that_cannot_apply_and_what_was_not_measured_are_not_listed_but_named(tmp_path):
+    write_metrics(tmp_path)
+    reports, item = tmp_path / "reports", "gaussian_blur-ldps"
+    gains = read_json(reports / f"metrics/reconstruction-{item}.json")
+    one = {"value": 1.0, "low": 1.0, "high": 1.0, "n": 10}
+    gains["gains"]["flash_published"]["full_length"]["nfe_ratio"] = one
+    write_json(reports / f"metrics/reconstruction-{item}.json", gains)
+    speed = read_json(reports / f"timings/speedup-{item}.json")
+    speed["wall_clock_ratio"]["flash_consistent"] = {"value": None, "low": None, "high": None, "n": 10}
+    write_json(reports / f"timings/speedup-{item}.json", speed)
+    text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8")
+    rows = [(row[1], row[3]) for row in claims_on(Page(text))]
+    evaluations, clock = (headline.rules()[claim].label for claim in ("nfe_ratio", "wall_clock_ratio"))
+    assert [start for claim, start in rows if claim == evaluations] == ["consistent", "inversion"]
+    assert [start for claim, start in rows if claim == clock] == [
+        "inversion"
+    ]  # published: equal cost; consistent: no time
+    assert f"and so not listed: {clock}." in text and "no ratio of cost is listed: LDPS on gaussian blur." in text
+    # a ratio that only happens to be about one stays
+    gains["gains"]["flash_published"]["full_length"]["nfe_ratio"] = one | {"low": 0.9, "high": 1.1}
+    write_json(reports / f"metrics/reconstruction-{item}.json", gains)
+    text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8")
+    assert [row[3] for row in claims_on(Page(text)) if row[1] == evaluations] == [
+        "published",
+        "consistent",
+        "inversion",
+    ]
 
 
 def test_all_comparisons_are_on_the_page_and_in_its_table(study, page):
@@ -184,35 +168,227 @@ def test_all_comparisons_are_on_the_page_and_in_its_table(study, page):
 
 
 def test_verdicts_are_coloured(study, page):
-    verdicts = [row[6] for row in claims_on(page)]
-    classes = [attributes.get("class") for tag, attributes in page.elements if tag == "td" and "class" in attributes]
-    assert classes == [verdict.replace(" ", "-") for verdict in verdicts]
-    assert {"reproduced", "not-reproduced", "described"} == set(classes)
+    verdicts = [row[0] for row in claims_on(page)]
+    classes = [attributes["class"] for tag, attributes in page.elements if tag == "td" and "class" in attributes]
+    assert classes == [f"verdict {verdict.replace(' ', '-')}" for verdict in verdicts]
+    style = (study / "reports/index.html").read_text(encoding="utf-8").partition("</style>")[0]
+    for verdict in ("reproduced", "not-reproduced", "ahead", "level", "behind", "met", "not-met", "described"):
+        assert f".{verdict}" in style, verdict
 
 
 def test_headings_captions_and_order_of_the_sections(page):
-    assert page.text_of("h2") == [
+    assert [heading for heading in page.text_of("h2") if heading[0].isupper()][3:] == [
         "All comparisons",
         "Claims and verdicts",
         "Gaussian blur",
         "Random inpainting",
         "How it was made",
     ]
-    assert page.text_of("h3")[2:9] == [title for title, *_ in report.PARTS]
-    names = [source.split("/")[-1].removesuffix(".png") for source in page.attributes("src")]
+    stages = ("order", "correlate", "ablation", "frontier", "reconstruct", "speedup")
+    assert page.text_of("h4") == 2 * [CAPTIONS.parts[stage] for stage in stages]
+    sources = [source for source in page.attributes("src") if not source.startswith(report.PICTURES)]
+    names = [source.split("/")[-1].removesuffix(".png") for source in sources]
     reading_order = [
         "ordering_by_pair", "severity_against_level", "calibration", "ablation", "gain_over_fixed", "start_distribution",
         "wall_clock",
     ]  # fmt: skip
     assert names == 2 * ["frontier"] + 2 * reading_order
     captions = [caption.strip() for caption in page.text_of("figcaption")]
-    opening = [f"{pair} {report.CAPTIONS['frontier']}" for pair in ("Gaussian blur, LDPS.", "Random inpainting, LDPS.")]
-    assert captions == opening + 2 * [report.CAPTIONS[name] for name in reading_order]
-    assert page.attributes("alt") == [name.replace("_", " ") for name in names]
+    assert captions[4:] == 2 * [CAPTIONS.figures[name] for name in reading_order]
 
 
-def test_captions_and_parts_name_what_the_stages_draw():
-    assert set(report.CAPTIONS) == set(figures.__all__) - {"save", "image_grid"}
+def test_captions_and_alt_texts_are_there_for_what_the_stages_draw():
+    drawn = set(figures.__all__) - {"save", "image_grid"}
+    assert set(CAPTIONS.figures) == set(CAPTIONS.alts) == drawn
+    assert set(CAPTIONS.parts) == {stage for stage, _ in (*sections.OF_ENCODER, *sections.OF_PAIR)}
+    assert set(CAPTIONS.tables) == {name for _, names in (*sections.OF_ENCODER, *sections.OF_PAIR) for name in names}
+
+
+def test_alt_texts_say_what_is_shown_and_of_what(page):
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    for image in images:
+        name = image["src"].split("/")[-1].removesuffix(".png")
+        assert len(image["alt"].split()) >= 3 and image["alt"] != name.replace("_", " "), image["src"]
+    alts = {image["src"]: image["alt"] for image in images}
+    alt = alts["figures/frontier-random_inpainting-ldps/frontier.png"]
+    assert alt == f"{CAPTIONS.alts['frontier']}: random inpainting, LDPS."
+    assert alts["comparisons/pictures/hard-truth.png"] == "truth, hard image."
+
+
+def test_every_template_is_named_so_that_a_change_reruns_the_report():
+    folder = report.Path(template.__file__).parent / "templates"
+    assert set(template.TEMPLATES) == {path.name for path in folder.iterdir()}
+
+
+# ------------------------------------------------------------------------------------------------- the first screen
+
+
+def test_the_page_opens_with_three_cards_of_the_records(study, page):
+    cards = [attributes for tag, attributes in page.elements if attributes.get("class") == "card"]
+    assert len(cards) == 3 and page.text_of("h2")[0] == "Evaluations saved at better quality"
+    records, numbers = headline.collect(study, STUDY, DEGRADATIONS, PAIRS), page.text_of("b")
+    found = []
+    for degradation in DEGRADATIONS:
+        own = [r for r in records if r["degradation"] == degradation]
+        (ratio,) = [r for r in own if r["claim"] == "nfe_ratio_100"]
+        of_budget = read_json(study / f"reports/metrics/budgets-{degradation}-ldps.json")
+        tuned_for = of_budget["nfe_ratio_100"]["tuned_for"]
+        gain = of_budget["gains"][f"{ratio['budget']:g}"]["full_length"][tuned_for]["psnr_gain_db"]["value"]
+        (choice,) = [
+            r for r in own
+            if (r["claim"], r["budget"], r["measure"]) == ("adaptive_vs_best_fixed_few", ratio["budget"], "psnr")
+        ]  # fmt: skip
+        found.append((f"{ratio['value']:.0f}×", f"+{gain:.2f} dB", f"+{choice['value']:.3f} dB"))
+    assert numbers == [number for card in zip(*found, strict=True) for number in card]
+
+
+def opened(folder, records=None, **changes):
+    """The title and the texts of the cards of a study of one pair whose metrics of few steps were changed."""
+    item, reports = "-".join(PAIRS[0]), folder / "reports"
+    content = read_json(reports / f"metrics/budgets-{item}.json")
+    write_json(reports / f"metrics/budgets-{item}.json", content | changes)
+    page = Page(report.assemble(folder, STUDY, DEGRADATIONS[:1], PAIRS[:1]).read_text(encoding="utf-8"))
+    return page.text_of("h1")[0], page.text_of("b"), page.text_of("small")
+
+
+def test_the_title_says_what_was_found_and_a_negative_result_like_a_positive_one(tmp_path):
+    write_metrics(tmp_path)
+    content = read_json(tmp_path / "reports/metrics/budgets-gaussian_blur-ldps.json")
+    title, numbers, _ = opened(tmp_path)
+    assert (
+        title
+        == "286 times fewer evaluations at better quality; choosing per image is ahead of one choice for all in 4 of 4"
+    )
+    nothing = dict.fromkeys(content["nfe_ratio_100"])
+    title, numbers, texts = opened(tmp_path, nfe_ratio_100=nothing | {"tested": True})
+    assert title.startswith("No few-step walk beats the full-length baseline in quality; choosing per image")
+    assert numbers[0] == "none" and "no walk of few steps is better beyond chance" in texts[0]
+    assert numbers[1].endswith(" dB") and "long walk" in texts[1]
+    title, numbers, _ = opened(tmp_path, nfe_ratio_100=nothing | {"tested": False})
+    assert title.startswith("Whether few steps beat the full-length baseline was not measured")
+    assert numbers[0] == "not measured"
+
+
+def test_a_choice_per_image_that_loses_is_said_to_lose(tmp_path):
+    write_metrics(tmp_path)
+    gains = read_json(tmp_path / "reports/metrics/budgets-gaussian_blur-ldps.json")["gains"]
+    for of_budget in gains.values():
+        for of_measure in of_budget["fixed"].values():
+            for gain in of_measure.values():
+                gain.update({end: -abs(gain[end]) for end in ("value", "low", "high")})
+    title, numbers, texts = opened(tmp_path, gains=gains)
+    assert title.endswith("choosing per image is ahead of one choice for all in 0 of 4")
+    assert numbers[2].startswith("-") and "behind one choice for all" in texts[2]
+    text = (tmp_path / "reports/index.html").read_text(encoding="utf-8")
+    assert "level with or behind the best start and steps for all images in 4 of 4" in " ".join(text.split())
+
+
+def test_of_many_pairs_the_cards_say_median_and_range(tmp_path):
+    solvers = ["ldps", "a", "b", "c", "d"]
+    write_metrics(tmp_path, DEGRADATIONS[:1], solvers)
+    for number, solver in enumerate(solvers):
+        path = tmp_path / f"reports/metrics/budgets-gaussian_blur-{solver}.json"
+        content = read_json(path)
+        ratio = {"value": 100.0 + number, "low": 90.0, "high": 120.0}
+        write_json(path, content | {"nfe_ratio_100": content["nfe_ratio_100"] | ratio})
+    path = report.assemble(tmp_path, STUDY, DEGRADATIONS[:1], [(DEGRADATIONS[0], s) for s in solvers])
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.text_of("h1")[0].startswith("100 to 104 times fewer evaluations at better quality;")
+    assert page.text_of("b")[0] == "102×" and "5 of 5 comparisons" in page.text_of("small")[0]
+
+
+def test_the_row_of_pictures_is_of_an_easy_and_a_hard_image_that_nobody_picked(tmp_path):
+    rows = reconstruction_rows()
+    images = {name: np.full((10, 1, 4, 6), -1.0) for name in [*rows.method.unique(), "truth", "measurement"]}
+    for k, images_of in enumerate(images.values()):
+        images_of += np.arange(10).reshape(10, 1, 1, 1) / 10 + k / 100
+    index = read_json(pictures.save_row(rows, images, tmp_path / "row", PAIRS[0]))
+    flash = rows[rows.method == "flash_consistent"].sort_values("sigma_hat").reset_index(drop=True)
+    assert [shown["image"] for shown in index["shown"]] == [flash.image[2], flash.image[7]]
+    assert index["shown"][0]["sigma_hat"] < index["shown"][1]["sigma_hat"]
+    from PIL import Image
+
+    for shown in index["shown"]:
+        names = [cell["name"] for cell in shown["cells"]]
+        assert names == ["measurement", "no_diffusion", "full_length", "flash_consistent", "truth"]
+        for cell in shown["cells"]:
+            pixels = np.asarray(Image.open(tmp_path / "row" / cell["file"]))
+            expected = np.round((images[cell["name"]][shown["image"], 0, 0, 0] + 1) * 127.5)
+            assert pixels.shape == (4, 6) and (pixels == expected).all()
+            of_image = rows[(rows.method == cell["name"]) & (rows.image == shown["image"])]
+            assert cell.get("nfe") == (of_image.nfe.iloc[0] if len(of_image) else None)
+
+
+# --------------------------------------------------------------------------------------------- folds and what is shown
+
+
+def test_sections_are_folded_and_images_below_the_first_screen_are_lazy(page):
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    later = [image for image in images if not image["src"].startswith(report.PICTURES)][1:]
+    assert later and all(image.get("loading") == "lazy" for image in later)
+    assert all(int(image["width"]) > 0 and int(image["height"]) > 0 for image in later)
+    inside = page.inside("details")
+    assert {"ordering_by_pair.png", "start_distribution.png", "wall_clock.png"} <= {s.split("/")[-1] for s in inside}
+    assert len(page.text_of("summary")) == len([tag for tag, _ in page.elements if tag == "details"])
+
+
+def test_a_picture_of_what_was_not_measured_is_not_shown_though_an_earlier_run_drew_it(study, tmp_path):
+    folder = shutil.copytree(study, tmp_path / "study")
+    path = folder / "reports/timings/speedup-gaussian_blur-ldps.json"
+    speed = read_json(path)
+    unknown = {"value": None, "low": None, "high": None, "n": 10}
+    write_json(path, speed | {"wall_clock_ratio": dict.fromkeys(speed["wall_clock_ratio"], unknown)})
+    sources = Page(report.assemble(folder, STUDY, DEGRADATIONS, PAIRS).read_text(encoding="utf-8")).attributes("src")
+    assert "timings/speedup-gaussian_blur-ldps/wall_clock.png" not in sources
+    assert "timings/speedup-random_inpainting-ldps/wall_clock.png" in sources
+
+
+def test_the_end_says_how_it_was_made(study, tmp_path):
+    folder = shutil.copytree(study, tmp_path / "study")
+    (folder / "params.yaml").write_text("study: toy  # <b>\n")
+    write_json(
+        folder / ".build/durations.json",
+        {"06_ordering_accuracy-gaussian_blur": 107.6, "04_train_severity-mixture": 9.0},
+    )
+    text = report.assemble(folder, STUDY, DEGRADATIONS, PAIRS).read_text(encoding="utf-8")
+    end = text.partition('id="made"')[2]
+    assert "study: toy  # &lt;b&gt;" in end and "2 minutes in all" in end
+    assert "<td>06_ordering_accuracy-gaussian_blur</td><td>108</td>" in end and "mixture" not in end
+    for words in ("Python 3.", "torch ", "from revision unknown (no git repository)", " core"):
+        assert words in end, words
+
+
+def test_executed_notebooks_are_pages_without_copies_of_the_figures(study, tmp_path):
+    import base64
+
+    import nbformat
+
+    folder = shutil.copytree(study, tmp_path / "study")
+    reports, name = folder / "reports", "06_ordering_accuracy-gaussian_blur"
+    picture = base64.b64encode(b"the picture of a cell").decode()
+    output = nbformat.v4.new_output("display_data", {"image/png": picture, "text/plain": "Figure"})
+    saved = nbformat.v4.new_code_cell('figures.save(figure, folder, "ordering_by_pair")\nfigure', outputs=[output])
+    other = nbformat.v4.new_code_cell("another", outputs=[output])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Words"), saved])
+    nbformat.write(notebook, reports / f"notebooks/{name}.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=[other]), reports / "notebooks/01_download.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(), reports / "notebooks/06_ordering_accuracy-random_inpainting.ipynb")
+    written = executed.write_html(reports, DEGRADATIONS, PAIRS)
+    assert [path.stem for path in written[:2]] == ["01_download", name]
+    text = written[1].read_text(encoding="utf-8")
+    assert (picture not in text and "Words</h1>" in text) or "Words<" in text
+    assert 'src="../figures/order-gaussian_blur/ordering_by_pair.png"' in text and picture not in text
+    assert picture in written[0].read_text(encoding="utf-8")  # it stands nowhere else
+    links = Page(report.assemble(folder, STUDY, DEGRADATIONS, PAIRS).read_text(encoding="utf-8")).attributes("href")
+    assert {f"notebooks_html/{name}.html", f"notebooks/{name}.ipynb"} <= set(links)
+    # a second run changes nothing, and removes what the study no longer has
+    before = {path: path.stat().st_mtime_ns for path in written}
+    (reports / "notebooks_html/04_train_severity-mixture.html").write_text("left")
+    assert executed.write_html(reports, DEGRADATIONS, PAIRS) == written
+    assert before == {path: path.stat().st_mtime_ns for path in (reports / "notebooks_html").glob("*.html")}
+
+
+# --------------------------------------------------------------------------------------------------------- contents
 
 
 def test_tables_are_in_words(page):
@@ -275,16 +451,12 @@ def test_what_a_removed_pair_or_degradation_left_behind_is_not_on_the_page(study
     assert links == [f"notebooks/{name}.ipynb" for name in names]
 
 
-def test_a_start_that_costs_more_than_it_saves_is_said_to(tmp_path):
-    records = [r | {"value": 0.5} if r["claim"] == "nfe_ratio" else r for r in records_with(BETTER, BETTER)]
-    text = report.sentence(records, *PAIRS[0])
-    assert text.count("needs 2.0 times more denoiser evaluations than the full-length baseline") == 2
-
-
 def test_a_study_without_figures_and_tables_still_has_its_claims(tmp_path):
     write_metrics(tmp_path)
     page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8"))
-    assert not page.attributes("src") and len(page.rows) == (1 + 62) + (1 + 7)
+    assert not page.attributes("src") and len(page.rows) == 1 + len(
+        listed("paper", DEGRADATIONS[:1], PAIRS[:1], tmp_path)
+    ) + (1 + len(listed("own", DEGRADATIONS[:1], PAIRS[:1], tmp_path))) + (1 + 7)
 
 
 @pytest.mark.parametrize(("solvers", "shown"), [(["ldps", "ldps_ddim40"], True), (["ldps"], False)])
@@ -305,7 +477,7 @@ def test_headroom_is_shown_where_there_was_something_to_choose(tmp_path, left_ou
     table = tables.headroom(rows[~rows.method.isin(left_out)], 100)
     tables.save(table, tmp_path / "reports/tables", "headroom-gaussian_blur-ldps")
     text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8")
-    assert (report.TABLE_CAPTIONS["headroom"] in text) == shown
+    assert (CAPTIONS.tables["headroom"] in text) == shown
 
 
 @pytest.mark.parametrize("count", [0, None])
@@ -318,33 +490,27 @@ def test_an_ablation_is_shown_where_there_was_one(tmp_path, count):
     assert (reports / "tables/ablation-gaussian_blur.tex").is_file()
     page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8"))
     shown = count is None
-    assert ("What its training does" in page.text_of("h3")) == shown
+    assert ("What its training does" in page.text_of("h4")) == shown
     assert (["squared", "own network", "1000"] in [row[:3] for row in page.rows]) == shown
     assert ({"error at 0", "error at 0.25", "calibration ratio"} <= set(page.text_of("th"))) == shown
     assert page.attributes("src") == ["figures/ablation-gaussian_blur/ablation.png"] * shown
 
 
-def test_equal_cost_is_said_in_words(tmp_path):
-    write_metrics(tmp_path)
-    records = headline.collect(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1])
-    equal = [r | {"value": 1.0} if r["claim"] == "nfe_ratio" else r for r in records]
-    assert (
-        report.sentence(equal, *PAIRS[0]).count("needs as many denoiser evaluations as the full-length baseline") == 3
-    )
-
-
-def test_several_solvers_have_their_own_headings(tmp_path):
+def test_several_solvers_have_their_own_folds(tmp_path):
     write_metrics(tmp_path, ["gaussian_blur"], ["ldps", "other"])
-    text = report.assemble(
-        tmp_path, STUDY, ["gaussian_blur"], [("gaussian_blur", "ldps"), ("gaussian_blur", "other")]
-    ).read_text(encoding="utf-8")
-    page = Page(text)
-    assert page.text_of("h3")[1:] == [
-        "What the encoder is asked", "Does it order severity?", "Is predicted severity the true severity?",
-        "Few steps: LDPS", "Few steps: other", "Reconstruction: LDPS", "Reconstruction: other",
-        "Speed, and what is left to gain: LDPS", "Speed, and what is left to gain: other",
-    ]  # fmt: skip
-    assert page.text_of("strong") == ["toy", "Gaussian blur:", "LDPS:", "other:"]
+    for solver in ("ldps", "other"):
+        figures.save(
+            draw("gain_over_fixed"), tmp_path / f"reports/figures/frontier-gaussian_blur-{solver}", "gain_over_fixed"
+        )
+    pairs = [("gaussian_blur", "ldps"), ("gaussian_blur", "other")]
+    page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], pairs).read_text(encoding="utf-8"))
+    folds = [text.partition(":")[0] for text in page.text_of("summary")]
+    assert folds[-2:] == ["LDPS", "other"] and page.text_of("h4") == 2 * ["Few steps"]
+    assert [text for text in page.text_of("strong") if text != "toy" and "What" not in text] == [
+        "Gaussian blur:",
+        "LDPS:",
+        "other:",
+    ]
 
 
 def test_a_missing_metrics_file_leaves_the_page_before(study, tmp_path):
@@ -366,159 +532,22 @@ def test_text_of_the_study_is_escaped(tmp_path):
     figures.save(draw("image_grid"), reports / "figures/order-<b>a&b", "grid<p>")
     headline.write(headline.collect(tmp_path, "<q>", evil, [(*evil, "<i>")]), reports / "headline.json")
     page = Page(report.assemble(tmp_path, "<q>", evil, [(*evil, "<i>")]).read_text(encoding="utf-8"))
-    assert not {"b", "i", "q", "s", "u"} & {tag for tag, _ in page.elements}
+    assert not {"i", "q", "s", "u"} & {tag for tag, _ in page.elements}
+    assert len(page.text_of("b")) == 3  # the numbers of the cards
     assert page.text_of("title") == ["flashdiff: <q>"]
-    assert page.text_of("strong") == ["<q>", "<b>a&b:", "<i>:"] and "<b>a&b" in page.text_of("h2")
-    assert ["<u>m", "1.500"] in page.rows and "06_ordering_accuracy-<b>a&b.ipynb" in page.text_of("a")
+    assert {"<q>", "<b>a&b:", "<i>:"} <= set(page.text_of("strong")) and "<b>a&b" in page.text_of("h2")
+    assert ["<u>m", "1.500"] in page.rows and "06_ordering_accuracy-<b>a&b" in page.text_of("a")
     for target in page.attributes("src") + page.attributes("href"):
         assert target[1:] in page.attributes("id") if target[0] == "#" else (reports / target).is_file()
-
-
-# ----------------------------------------------------------------------------------------------------- sentences
-
-
-def records_with(psnr, perceptual, nfe=9.96, order=0.981, error=0.934):
-    """Records of one degradation and solver, both starts with the same gains."""
-    head = ("toy", "gaussian_blur", "ldps")
-    records = [
-        headline.record("ordering_accuracy", *head, interval(order, order, order)),
-        headline.record("spearman_error", *head, interval(error, error, error)),
-        headline.record("encoder_cost", *head, interval(0.559)),
-    ]
-    for start in ("published", "consistent"):
-        for claim, measured in (("nfe_ratio", interval(nfe, nfe, nfe)), ("psnr_gain_db", psnr), ("perceptual_gain", perceptual)):  # fmt: skip
-            records.append(headline.record(claim, *head, measured, start=start))
-    return records
-
-
-BETTER, WORSE, UNCLEAR = interval(1.25, 1.0, 1.5), interval(-1.25, -1.5, -1.0), interval(0.25, -1.0, 1.5)
-
-
-def test_what_the_adaptive_choice_itself_is_worth_is_said_where_it_was_measured():
-    head, records = ("toy", "gaussian_blur", "ldps"), records_with(BETTER, BETTER)
-    assert "Gain in PSNR" not in report.sentence(records, "gaussian_blur", "ldps")
-    for start, value in (("published", -0.25), ("consistent", 0.125)):
-        for measure, scale in (("psnr", 1), ("perceptual", 10)):
-            measured = interval(value * scale, value * scale - 0.5, value * scale + 0.5)
-            records.append(headline.record("adaptive_vs_best_fixed", *head, measured, start=start, measure=measure))
-    assert report.sentence(records, "gaussian_blur", "ldps").endswith(
-        "]. Gain in PSNR over one fixed start of equal cost for all images: -0.250 dB [-0.750, 0.250] (published start), "
-        "0.125 dB [-0.375, 0.625] (consistent start)."
-    )
-
-
-def test_what_few_steps_reach_is_said():
-    head, records = ("toy", "gaussian_blur", "ldps"), records_with(BETTER, BETTER)
-    assert "few steps" not in report.sentence(records, "gaussian_blur", "ldps")
-    for budget, value in ((3.0, 0.25), (6.0, -0.125)):
-        for measure, scale in (("psnr", 1), ("perceptual", 0.1)):
-            measured = interval(value * scale, value * scale - 0.05, value * scale + 0.05)
-            few = headline.record("adaptive_vs_best_fixed_few", *head, measured, budget=budget, measure=measure)
-            records.append(few)
-    gains = (
-        " Gain in PSNR over the best fixed start and steps, by evaluations: 0.250 dB [0.200, 0.300] at 3, "
-        "-0.125 dB [-0.175, -0.075] at 6. Gain in perceptual distance over the best fixed start and steps, by evaluations: "
-        "2.50% [-2.50, 7.50] at 3, -1.25% [-6.25, 3.75] at 6."
-    )
-    both = "beats the baseline in PSNR and distance"
-    for measured, verdict, words in (
-        (interval(83.2, 82, 84), "reproduced", f" With few steps Flash {both} with 83 times fewer evaluations."),
-        (None, "not tested", f" That Flash with few steps {both} was not tested."),
-        (None, "not reproduced", f" That Flash with few steps {both} is not shown at any budget."),
-    ):
-        ratio = headline.record("nfe_ratio_100", *head, measured) | {"verdict": verdict}
-        assert report.sentence([*records, ratio], "gaussian_blur", "ldps").endswith(words + gains)
-
-
-def test_the_whole_sentences():
-    records = records_with(BETTER, interval(-0.125, -0.15, -0.1))
-    what = (
-        "Flash needs 10.0 times fewer denoiser evaluations than the full-length baseline, PSNR is better by "
-        "1.25 dB [1.00, 1.50] and perceptual distance is worse by 12.5% [10.0, 15.0]"
-    )
-    assert report.sentence(records, "gaussian_blur", "ldps") == (
-        f"<strong>LDPS:</strong> with the published start {what}; with the consistent start {what}."
-    )
-    assert report.encoder_sentence(records, "gaussian_blur") == (
-        "<strong>Gaussian blur:</strong> the severity encoder puts 98.1% of all pairs of levels in the right order, and its "
-        "severity correlates with the true error at 0.93 (Spearman). Asking it, once per image, costs 0.56 of a guided evaluation."
-    )
-
-
-@pytest.mark.parametrize(
-    ("measured", "words"),
-    [
-        (BETTER, "PSNR is better by 1.25 dB [1.00, 1.50] and"),
-        (WORSE, "PSNR is worse by 1.25 dB [1.00, 1.50] and"),
-        (UNCLEAR, "PSNR is not distinguishable from the baseline's (difference 0.250 dB [-1.000, 1.500]) and"),
-        (interval(0.5, 0.0, 1.0), "PSNR is not distinguishable from the baseline's"),
-        (interval(-0.5, -1.0, 0.0), "PSNR is not distinguishable from the baseline's"),
-        (None, "PSNR was not measured and"),
-    ],
-)
-def test_a_gain_reads_as_its_interval_says(measured, words):
-    text = report.sentence(records_with(measured, interval(0.1, 0.05, 0.2)), "gaussian_blur", "ldps")
-    assert text.count(words) == 2
-    assert text.count("perceptual distance is better by 10.0% [5.0, 20.0]") == 2
-
-
-def test_a_sentence_without_measures_says_so():
-    records = records_with(None, None, nfe=None, order=None, error=None)
-    text = report.encoder_sentence(records, "gaussian_blur") + report.sentence(records, "gaussian_blur", "ldps")
-    assert "puts (not measured) of all pairs" in text and "at (not measured) (Spearman)" in text
-    assert "needs (not measured) times fewer" in text and "None" not in text
 
 
 def test_the_sentences_on_the_page_agree_with_their_records(study):
     records = headline.collect(study, STUDY, DEGRADATIONS, PAIRS)
     text = (study / "reports/index.html").read_text(encoding="utf-8")
     for degradation in DEGRADATIONS:
-        sentence = report.sentence(records, degradation, "ldps")
-        encoder = report.encoder_sentence(records, degradation)
-        assert f'<div class="result"><p>{encoder}</p>\n<p>{sentence}</p>\n</div>' in text
+        sentence = sentences.sentence(records, degradation, "ldps")
+        assert f"<p>{sentences.encoder_sentence(records, degradation)}</p>" in text and f"<p>{sentence}</p>" in text
         for start in STARTS:
             (gain,) = [r for r in records if (r["claim"], r["degradation"], r["start"]) == ("psnr_gain_db", degradation, start)]  # fmt: skip
             assert f"PSNR is better by {headline.describe(gain)}" in sentence
     assert "measured on 10 test images per comparison" in text
-
-
-# -------------------------------------------------------------------------------------------------------- tables
-
-
-def readable(**columns):
-    return report.with_intervals(pd.DataFrame(columns)).to_dict("list")
-
-
-def test_three_columns_become_one():
-    assert readable(psnr=[22.333, -1.5], psnr_low=[21.0, -2.25], psnr_high=[23.456, -0.75]) == {
-        "psnr": ["22.33 [21.00, 23.46]", "-1.50 [-2.25, -0.75]"]
-    }
-
-
-@pytest.mark.parametrize(
-    ("values", "texts"),
-    [
-        ([0.12345, -1.5], ["0.123", "-1.500"]),  # below 2: three decimals
-        ([2.0, 0.5], ["2.00", "0.50"]),
-        ([50.04, -3.0], ["50.0", "-3.0"]),
-        ([-100.4, 3.0], ["-100", "3"]),
-        ([1, -20], ["1", "-20"]),  # integers stay what they are
-        ([1000, 0], ["1000", "0"]),
-        ([1.5, float("nan")], ["1.500", ""]),
-    ],
-)
-def test_decimals_follow_the_size_of_the_column(values, texts):
-    assert readable(some_number=values) == {"some number": texts}
-
-
-def test_integers_with_an_interval_have_the_decimals_of_the_interval():
-    """A mean that happens to be whole is read from the CSV as an integer."""
-    assert readable(nfe=[3, 4], nfe_low=[2.5, 3.5], nfe_high=[4, 5]) == {
-        "nfe": ["3.00 [2.50, 4.00]", "4.00 [3.50, 5.00]"]
-    }
-
-
-def test_texts_pass_and_a_missing_interval_leaves_no_nan():
-    nan = float("nan")
-    table = readable(method=["fixed_20", "a"], gain=[1.0, nan], gain_low=[nan, nan], gain_high=[nan, nan], n=[3, 4])
-    assert table == {"method": ["fixed_20", "a"], "gain": ["1.000", ""], "n": ["3", "4"]}

@@ -1,0 +1,110 @@
+"""What each degradation and each pair has on the page: the figures and tables that its stages left, those that were measured."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from flashdiff.measures import MEASURES, in_figures
+from flashdiff.report.display import html, readable
+from flashdiff.report.names import solver_label
+
+OF_ENCODER = (
+    ("train_severity", ()),
+    ("order", ()),
+    ("correlate", ("severity_correlations",)),
+    ("ablation", ("ablation",)),
+)
+OF_PAIR = (
+    ("frontier", ("budgets", "budget_gains")),
+    ("reconstruct", ("quality", "paired")),
+    ("speedup", ("headroom",)),
+)
+"""Stages in reading order, each with its tables: of a degradation's encoder, and of a pair. Their titles are in captions.j2."""
+BRIEF = ("budgets", "budget_gains", "paired")
+"""Tables with a line per walk or per comparison, of which the page shows the measures that are drawn; their CSV has all."""
+NEEDS = {"wall_clock": "wall_clock_ratio"}
+"""Figure -> the claim that has a number where the figure shows one."""
+
+
+def title(degradation: str) -> str:
+    """A degradation's name as a heading."""
+    return degradation.replace("_", " ").capitalize()
+
+
+def section(
+    reports: Path,
+    degradation: str,
+    solvers: Sequence[str],
+    distances: Mapping[str, str],
+    records: Sequence[Mapping],
+    order: Sequence[str],
+    elsewhere: Collection[str] = (),
+) -> dict:
+    """A degradation's section: "encoder", its parts, and "pairs", each with its solver and its parts.
+
+    records: what was measured; order: figures in reading order; elsewhere: figures that stand in another place of the page.
+    A part is {"stage", "tables", "figures"}; one without either is left out. Figures of what was not measured are left
+    out, too: an earlier run may have drawn them, and outputs of stages persist.
+    """
+    measured = {(r["claim"], r["degradation"], r["solver"]) for r in records if r["value"] is not None}
+
+    def parts(stages: Sequence[tuple], item: str, solver: str | None) -> list[dict]:
+        found = []
+        for stage, names in stages:
+            images = [p for kind in ("figures", "timings") for p in (reports / kind / f"{stage}-{item}").glob("*.png")]
+            images = [p for p in images if p.stem not in elsewhere]
+            images = [p for p in images if p.stem not in NEEDS or (NEEDS[p.stem], degradation, solver) in measured]
+            known = {name: number for number, name in enumerate(order)}
+            images.sort(key=lambda p: (known.get(p.stem, len(known)), p.stem))
+            tables = [table for name in names if (table := _table(reports, name, item, distances))]
+            if images or tables:
+                figures = [figure(reports, image, degradation, solver) for image in images]
+                found.append({"stage": stage, "tables": tables, "figures": figures})
+        return found
+
+    pairs = [
+        {"solver": solver, "title": solver_label(solver), "parts": parts(OF_PAIR, f"{degradation}-{solver}", solver)}
+        for solver in solvers
+    ]
+    encoder = parts(OF_ENCODER, degradation, None)
+    return {"name": degradation, "title": title(degradation), "encoder": encoder, "pairs": pairs}
+
+
+def figure(reports: Path, image: Path, degradation: str | None = None, solver: str | None = None) -> dict:
+    """What the page needs of a drawn figure: name, path below ``reports``, size in pixels, what it is of, and its PDF."""
+    from PIL import Image
+
+    pdf = reports / "figures_pdf" / image.parent.name / f"{image.stem}.pdf"
+    pdf = pdf if pdf.is_file() else image.with_suffix(".pdf")
+    of = [degradation.replace("_", " ") if degradation else None, solver_label(solver) if solver else None]
+    with Image.open(image) as opened:
+        width, height = opened.size
+    return {
+        "name": image.stem,
+        "path": image.relative_to(reports).as_posix(),
+        "width": width,
+        "height": height,
+        "of": ", ".join(filter(None, of)),
+        "pdf": pdf.relative_to(reports).as_posix() if pdf.is_file() else None,
+    }
+
+
+def _table(reports: Path, name: str, item: str, distances: Mapping[str, str]) -> dict | None:
+    path = reports / "tables" / f"{name}-{item}.csv"
+    if not path.is_file() or (table := pd.read_csv(path)).empty:
+        return None
+    if name in BRIEF:
+        others = [m for m in MEASURES.values() if m not in in_figures()]
+        others = {f"{column}{end}" for m in others for column in (m.name, m.gain) for end in ("", "_low", "_high")}
+        table = table.drop(columns=others & set(table))
+    csv = path.relative_to(reports).as_posix()
+    return {"name": name, "html": html(_merged(readable(table, distances))), "csv": csv, "brief": name in BRIEF}
+
+
+def _merged(table: pd.DataFrame, column: str = "tuned for") -> pd.DataFrame:
+    """The table with one row where several say the same: a walk that was tuned for two measures with one result."""
+    if column not in table:
+        return table
+    others = [name for name in table if name != column]
+    return table.groupby(others, sort=False, dropna=False)[column].agg(", ".join).reset_index()[list(table)]
