@@ -17,7 +17,6 @@ import flashdiff
 # Rich's boxes would break examples; \b keeps the lines of a block of help as they are.
 app = typer.Typer(
     name="flashdiff",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -42,7 +41,7 @@ def _version(asked: bool) -> None:
 
 
 Degradation = Annotated[str, typer.Argument(help="name of the degradation in the study file")]
-Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="image files, and folders of image files")]
+Paths = Annotated[list[Path], typer.Argument(metavar="PATH", help="image files, and folders of image files")]
 StudyOption = Annotated[
     str | None,
     typer.Option(
@@ -73,7 +72,7 @@ class Style(StrEnum):
     TABLE, JSON, CSV = "table", "json", "csv"
 
 
-@app.command()
+@app.command(short_help="how hard is each image?")
 def severity(
     paths: Paths,
     degradation: Annotated[
@@ -98,7 +97,7 @@ def severity(
     run(paths, degradation, study, Style.JSON if as_json else Style.CSV if as_csv else Style.TABLE)
 
 
-@app.command()
+@app.command(short_help="restore images")
 def restore(
     paths: Paths,
     degradation: Annotated[
@@ -122,7 +121,9 @@ def restore(
     ] = None,
     noise_std: Annotated[
         float | None,
-        typer.Option(min=0, max=2, metavar="s", help="standard deviation of the noise in [-1, 1]; default: the study's"),
+        typer.Option(
+            min=0, max=2, metavar="s", help="standard deviation of the noise in [-1, 1]; default: the study's"
+        ),
     ] = None,
     study: StudyOption = None,
 ) -> None:
@@ -140,17 +141,22 @@ def restore(
     _say(run(paths, degradation, out, level, mask, budget, noise_std, study))
 
 
-@app.command()
+@app.command(short_help="a study for your own images")
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="of the study, in small letters: the folder studies/NAME")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="of the study, in small letters: the folder studies/NAME")
+    ],
     images: Annotated[Path, typer.Option(metavar="FOLDER", help="your images: every image file below it")],
     image_size: Annotated[
-        int | None, typer.Option(metavar="PIXELS", help="height and width that they are resized to; default: as they allow")
+        int | None,
+        typer.Option(metavar="PIXELS", help="height and width that they are resized to; default: as they allow"),
     ] = None,
     channels: Annotated[
         int | None, typer.Option(metavar="1|3", help="grey or colour; default: as the images are")
     ] = None,
-    validation: Annotated[int | None, typer.Option(metavar="N", help="validation images; default: by their number")] = None,
+    validation: Annotated[
+        int | None, typer.Option(metavar="N", help="validation images; default: by their number")
+    ] = None,
     test: Annotated[int | None, typer.Option(metavar="N", help="test images; default: by their number")] = None,
 ) -> None:
     """Make studies/NAME for your own images, ready for `make study STUDY=NAME`, and explain what was chosen.
@@ -164,7 +170,7 @@ def new(
     _say(run(name, images, image_size=image_size, channels=channels, validation=validation, test=test))
 
 
-@app.command()
+@app.command(short_help="train a severity encoder ahead of its stage")
 def train(degradation: Degradation) -> None:
     """Train a degradation's severity encoder ahead of its stage; in the folder of a study.
 
@@ -177,7 +183,7 @@ def train(degradation: Degradation) -> None:
     _say(run(degradation))
 
 
-@app.command()
+@app.command(short_help="run a comparison ahead of its stage")
 def reconstruct(
     degradation: Degradation, solver: Annotated[str, typer.Argument(help="name of the solver in the study file")]
 ) -> None:
@@ -192,7 +198,7 @@ def reconstruct(
     _say(run(degradation, solver))
 
 
-@app.command()
+@app.command(short_help="a published checkpoint as a prior")
 def convert(
     checkpoint: Annotated[str, typer.Argument(help="the published .ckpt")],
     config: Annotated[str, typer.Argument(help="the config.yaml published with it")],
@@ -216,8 +222,9 @@ def _say(line: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 2 for what the user can put right, said in sentences on stderr, 130 for Ctrl-C."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return app(arguments, prog_name="flashdiff", standalone_mode=False) or 0
+        return app(given or ["--help"], prog_name="flashdiff", standalone_mode=False) or 0
     except KeyboardInterrupt:
         return 130
     except typer.Abort:

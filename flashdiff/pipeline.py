@@ -113,7 +113,9 @@ class FlashPipeline(DiffusionPipeline):
             raise ValueError(f"degradation: the study has no {degradation!r}; choose {', '.join(study.degradations)}.")
         if not trained.is_dir():
             raise FileNotFoundError(f"{trained}: not there; run `make study` first.")
-        if not (folder / "data/prior/model_index.json").is_file():  # else diffusers asks the hub for a model of that name
+        if not (
+            folder / "data/prior/model_index.json"
+        ).is_file():  # else diffusers asks the hub for a model of that name
             raise FileNotFoundError(f"{folder / 'data/prior'}: no prior there; run `make study` first.")
         tuned, (_, few_steps) = {}, few_step_walks(folder, study, degradation)
         for name, pair in study.pairs.items():

@@ -82,7 +82,11 @@ def check(pictures: Sequence[Picture], size: int, channels: int) -> str | None:
         raise StudyError("\n".join(problems))
     if not other:
         return None
-    what = "made grey (luma), because the model knows one channel" if channels == 1 else "grey, and given to all 3 channels"
+    what = (
+        "made grey (luma), because the model knows one channel"
+        if channels == 1
+        else "grey, and given to all 3 channels"
+    )
     return f"{other} of {len(pictures)} images: {what}."
 
 

@@ -15,7 +15,8 @@ from flashdiff.commands.studies import NO_PICTURES_OWN, Place, choose
 from flashdiff.messages import say
 from flashdiff.study.schema import StudyError
 
-BATCH = 64
+BATCH = 32
+"""Images side by side; so many are lost at most by Ctrl-C."""
 COLUMNS = (
     "file", "result", "level", "level_from", "sigma_hat", "start", "evaluations", "residual", "seconds", "settings",
 )  # fmt: skip
@@ -109,7 +110,9 @@ def _check_options(
         problems.append("level: a mask says which pixels are missing; leave out --level or --mask.")
     _, walks = place.walks(degradation)
     if budget is not None and not any(float(tuned) == budget for tuned in walks):
-        known = f"choose one of {', '.join(walks)}" if walks else "this study has tuned no walks of few steps; leave it out"
+        known = (
+            f"choose one of {', '.join(walks)}" if walks else "this study has tuned no walks of few steps; leave it out"
+        )
         problems.append(f"budget: {budget:g} evaluations were not tuned for; {known}.")
     if problems:
         raise StudyError("\n".join(problems))
@@ -159,7 +162,12 @@ def _write_report(out: Path, found: Sequence[Picture], rows: Mapping[str, Mappin
 
 
 def _run(
-    request: Request, found: Sequence[Picture], waiting: Sequence[Picture], rows: dict[str, Any], size: int, channels: int
+    request: Request,
+    found: Sequence[Picture],
+    waiting: Sequence[Picture],
+    rows: dict[str, Any],
+    size: int,
+    channels: int,
 ) -> str:
     from tqdm import tqdm
 

@@ -42,7 +42,9 @@ def _measure(
     for at in range(0, len(found), 256):
         part = found[at : at + 256]
         said = models[1].infer(to_float(pictures.read(part, size, channels)))
-        for picture, sigma, start in zip(part, said.sigma_hat.tolist(), match_snr(models[0], said.variance), strict=True):
+        for picture, sigma, start in zip(
+            part, said.sigma_hat.tolist(), match_snr(models[0], said.variance), strict=True
+        ):
             psnr = (None, None, None) if expected is None else expected(sigma)
             rows.append(dict(zip(COLUMNS, (picture.name, sigma, int(start), *psnr), strict=True)))
     return rows

@@ -74,7 +74,9 @@ class Place:
         studies = {path.parent.name: path.parent for path in repository().glob("studies/*/params.yaml")}
         studies["fashion-mnist"] = repository()
         if Path(named).is_dir():
-            raise StudyError(f"study: {named} has no params.yaml; name a study's folder, or one of {', '.join(studies)}.")
+            raise StudyError(
+                f"study: {named} has no params.yaml; name a study's folder, or one of {', '.join(studies)}."
+            )
         return cls(studies[choose("study", named, studies)])
 
     @cached_property
