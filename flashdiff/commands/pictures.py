@@ -33,8 +33,8 @@ class Picture:
 
     @property
     def id(self) -> int:
-        """What keys the randomness of this image: of its content alone, whatever other images come with it; below 2^48."""
-        return int(self.digest[:12], 16)
+        """What keys the randomness of this image, whatever other images come with it: its name and content; below 2^48."""
+        return int(hashlib.sha256(f"{self.digest}/{self.name}".encode(errors="surrogateescape")).hexdigest()[:12], 16)
 
 
 def find(paths: Iterable[Path]) -> list[Picture]:

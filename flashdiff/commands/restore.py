@@ -232,7 +232,10 @@ def _batch(flash, request: Request, part: Sequence[Picture], size: int, channels
         keep = masks.read_off(y, request.noise_std)
         if request.masks is not None:
             keep = masks.read_files(part, request.masks, size)
-        drop_max, exponent = getattr(degradation, "drop_max", 1.0), getattr(degradation, "exponent", 1.0)
+        if request.entry["kind"] == "box_inpainting":  # a square whose side grows with t
+            drop_max, exponent = degradation.side_max**2, 2.0
+        else:
+            drop_max, exponent = degradation.drop_max, degradation.exponent
         t = masks.level_of(keep, drop_max, exponent)
         y, degradation = y * keep, masks.KnownMasks(dict(zip(ids.tolist(), keep, strict=True)))
     severity = flash.encoder.infer(y, BATCH)

@@ -228,8 +228,9 @@ def test_ctrl_c_keeps_what_is_finished(run, tmp_path, monkeypatch):
     assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix == ".part"]
 
 
-def test_masks_are_files_or_read_off(run, images, tmp_path):
-    """A pixel that is missing does not matter: whatever stands there, the result is the same."""
+def test_masks_are_files_or_read_off(run, images, tmp_path, monkeypatch):
+    """A pixel that is missing does not matter: whatever stands there, the result is the same, with the same noise."""
+    monkeypatch.setattr(pictures.Picture, "id", 3)
     hole = np.full((16, 16), 255, np.uint8)
     hole[4:9, 4:9] = 0
     (tmp_path / "masks").mkdir()
@@ -242,10 +243,8 @@ def test_masks_are_files_or_read_off(run, images, tmp_path):
     picture[4:9, 4:9] = 3
     Image.fromarray(picture).save(images / "a.png")
     code, *_ = run("--mask", str(tmp_path / "masks/a.bmp"), degradation="random_inpainting", out="of file")
-    of_folder, of_file = (
-        np.asarray(Image.open(tmp_path / out / "a.png")).astype(int) for out in ("of folder", "of file")
-    )
-    assert code == 0 and np.abs(of_folder - of_file).max() <= 8  # keyed by the file's content, so other noise
+    assert code == 0
+    assert (tmp_path / "of folder/a.png").read_bytes() == (tmp_path / "of file/a.png").read_bytes()
     degradation = load(ROOT / "studies/smoke/params.yaml").degradations["random_inpainting"]
     level = (25 / 256 / degradation.drop_max) ** (1 / degradation.exponent)
     assert float(report(tmp_path / "of folder")[0]["level"]) == pytest.approx(level, abs=1e-3)
