@@ -20,6 +20,7 @@ from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder
 from flashdiff.solvers import Solver
 from flashdiff.starts import SHORT_STARTS, STARTS, Start
+from flashdiff.study.few_steps import few_step_walks
 from flashdiff.study.records import read_json
 from flashdiff.study.schema import load
 from flashdiff.study.tuned import few_step_of, flash_of, recipes
@@ -95,33 +96,51 @@ class FlashPipeline(DiffusionPipeline):
         self.degradation, self.noise_std = (None, None) if degradation is None else build(known)
 
     @classmethod
-    def from_study(cls, degradation: str, folder: str | Path = ".") -> Self:
-        """The pipeline of one degradation of a study that has run; ValueError or FileNotFoundError says what is missing."""
+    def from_study(
+        cls, degradation: str, folder: str | Path = ".", *, encoder: str | Path | None = None,
+        entry: dict | None = None,
+    ) -> Self:  # fmt: skip
+        """The pipeline of one degradation of a study that has run; ValueError or FileNotFoundError says what is missing.
+
+        encoder: folder of another severity encoder than the one that the study trained, such as the shipped data/encoder,
+        which needs no run. entry: of a degradation that is not the study's own; its few-step walks are those of the
+        study's first pair.
+        """
         folder = Path(folder)
-        study, trained = load(folder / "params.yaml"), folder / "data/severity" / degradation
-        if degradation not in study.degradations:
+        study = load(folder / "params.yaml")
+        trained = folder / "data/severity" / degradation if encoder is None else Path(encoder)
+        if degradation not in study.degradations and entry is None:
             raise ValueError(f"degradation: the study has no {degradation!r}; choose {', '.join(study.degradations)}.")
         if not trained.is_dir():
             raise FileNotFoundError(f"{trained}: not there; run `make study` first.")
-        tuned, few_steps = {}, {}
+        if not (
+            folder / "data/prior/model_index.json"
+        ).is_file():  # else diffusers asks the hub for a model of that name
+            raise FileNotFoundError(f"{folder / 'data/prior'}: no prior there; run `make study` first.")
+        tuned, (_, few_steps) = {}, few_step_walks(folder, study, degradation)
         for name, pair in study.pairs.items():
             if pair.degradation == degradation:
-                entry = study.solvers[pair.solver].model_dump(mode="json")
-                tuned[pair.solver] = recipes(entry, read_json(folder / f"data/tuned/{name}.json")["chosen"])
-                record = folder / f"data/tuned/budgets-{name}.json"
-                if not few_steps and record.exists():  # of the study's first solver that has one
-                    chosen = read_json(record)["chosen"]
-                    few_steps = {budget: methods["adaptive"]["perceptual"] for budget, methods in chosen.items()}
+                solver = study.solvers[pair.solver].model_dump(mode="json")
+                tuned[pair.solver] = recipes(solver, read_json(folder / f"data/tuned/{name}.json")["chosen"])
         prior = Prior.from_pretrained(folder / "data/prior")
         scheduler = DDPMScheduler.from_pretrained(folder / "data/prior", subfolder="scheduler")
-        encoder = SeverityEncoder.from_pretrained(trained)
-        entry = study.degradations[degradation].model_dump(mode="json", exclude_none=True)
-        return cls(prior.autoencoder, prior.unet, scheduler, encoder, prior.pixel_unshuffle, entry, tuned, few_steps)
+        entry = entry or study.degradations[degradation].model_dump(mode="json", exclude_none=True)
+        parts = prior.autoencoder, prior.unet, scheduler, SeverityEncoder.from_pretrained(trained)
+        return cls(*parts, prior.pixel_unshuffle, entry, tuned, few_steps)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> Self:
-        """Load a folder or a hub id, ``kwargs`` as diffusers has them; FileNotFoundError or ValueError for another thing."""
-        return super().from_pretrained(str(pretrained_model_name_or_path), **kwargs)
+        """Load a folder or a hub id, ``kwargs`` as diffusers has them; FileNotFoundError or ValueError for another thing.
+
+        data/prior may be a hub's OWNER/NAME, too: where a folder of the owner's name is here, it is a path, and the hub is
+        not asked.
+        """
+        path = str(pretrained_model_name_or_path)
+        owner, slash, _ = path.partition("/")
+        if owner and slash and Path(owner).is_dir() and not Path(path).exists():
+            what = f"pipeline: '{path}' is not there, although the folder {owner} is"
+            raise FileNotFoundError(f"{what}; give a folder that save_pretrained wrote, or a hub id.")
+        return super().from_pretrained(path, **kwargs)
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs) -> str:

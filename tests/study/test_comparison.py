@@ -191,7 +191,7 @@ def test_undefined_pair_is_refused_before_any_model_is_asked(bench):
 
 def test_cli_runs_a_pair_and_names_an_unknown_one(tiny_study, monkeypatch, capsys):
     monkeypatch.chdir(tiny_study)
-    assert cli.main(["reconstruct", "gaussian_blur", "psld"]) == 1
+    assert cli.main(["reconstruct", "gaussian_blur", "psld"]) == 2
     assert "pairs: 'gaussian_blur-psld' is not among the study's pairs; choose one of gaussian_blur-ldps" in (
         capsys.readouterr().err
     )

@@ -168,17 +168,17 @@ def test_a_published_encoder_is_not_trained(tiny_study, monkeypatch, capsys):
     study = YAML(typ="safe").load(Path("params.yaml"))
     study["prior"] = {"kind": "use_prior", "path": "theirs", "severity": {"mixture": "theirs.ckpt"}}
     YAML().dump(study, Path("params.yaml"))
-    assert cli.main(["train", "mixture"]) == 1
+    assert cli.main(["train", "mixture"]) == 2
     assert "prior.severity.mixture: that encoder is used, none is trained" in capsys.readouterr().err
 
 
 def test_an_unknown_degradation_and_missing_images_are_named(tiny_study, monkeypatch, capsys):
     monkeypatch.chdir(tiny_study)
-    assert cli.main(["train", "fog"]) == 1
+    assert cli.main(["train", "fog"]) == 2
     expected = "degradations: 'fog' is not among the study's degradations; choose one of gaussian_blur, "
     assert expected in capsys.readouterr().err
     (tiny_study / "data/splits").rename(tiny_study / "data/elsewhere")
-    assert cli.main(["train", "gaussian_blur"]) == 1
+    assert cli.main(["train", "gaussian_blur"]) == 2
     assert "data/splits: no complete splits in this folder" in capsys.readouterr().err
     assert not Path(".build").exists()
 

@@ -1,0 +1,1 @@
+"""The commands of `flashdiff`, one module each. Names and paths are checked here before torch loads; cli.py parses."""
