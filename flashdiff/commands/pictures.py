@@ -38,7 +38,7 @@ class Picture:
 
 
 def find(paths: Iterable[Path]) -> list[Picture]:
-    """All images that are named, and all in the folders that are named; StudyError lists every path that leads nowhere."""
+    """All images that are named, and all in the folders that are named, each once; StudyError lists every path that leads nowhere."""
     found: list[Picture] = []
     problems: list[str] = []
     for path in paths:
@@ -52,7 +52,10 @@ def find(paths: Iterable[Path]) -> list[Picture]:
             problems.append(f"{path}: there is no such file or folder.")
     if problems:
         raise StudyError("\n".join(problems))
-    return list({picture.path.resolve(): picture for picture in found}.values())
+    once: dict[Path, Picture] = {}
+    for picture in found:
+        once.setdefault(picture.path.resolve(), picture)
+    return list(once.values())
 
 
 def check(pictures: Sequence[Picture], size: int, channels: int) -> str | None:

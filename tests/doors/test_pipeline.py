@@ -16,7 +16,7 @@ from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 from safetensors.torch import load_file
 
-from flashdiff.degradations import Degradation, GaussianBlur, Operator, RandomInpainting, measure
+from flashdiff.degradations import Degradation, GaussianBlur, Operator, RandomInpainting, SuperResolution, measure
 from flashdiff.degradations import build as build_degradation
 from flashdiff.explore.explorer import Explorer, Plan
 from flashdiff.flash import Flash
@@ -568,6 +568,18 @@ def test_a_study_that_cannot_give_it_is_one_sentence(study):
     shutil.rmtree(study / "data/severity/random_inpainting")
     with pytest.raises(FileNotFoundError, match="random_inpainting: not there; run `make study` first"):
         FlashPipeline.from_study("random_inpainting", study)
+
+
+def test_a_degradation_beside_the_studys_takes_another_encoder_and_the_first_pairs_walks(study, measurement):
+    """The encoder is a folder of its own; what was trained for the name in the study plays no part."""
+    entry = {"kind": "super_resolution", "noise_std": 0.1}
+    other = study / "data/severity/random_inpainting"
+    pipe = FlashPipeline.from_study("super_resolution", study, encoder=other, entry=entry)
+    assert pipe.degradation == SuperResolution() and pipe.noise_std == 0.1
+    assert pipe.config.tuned == {} and list(pipe.config.few_steps) == list(map(str, FEW_STEPS))
+    assert (pipe.flash().solver, pipe.flash().start) == NEAREST
+    expected = SeverityEncoder.from_pretrained(other).infer(measurement.y).sigma_hat
+    assert torch.equal(pipe.severity_encoder.infer(measurement.y).sigma_hat, expected)
 
 
 def test_every_pair_of_a_study_is_remembered(study):
