@@ -1,11 +1,11 @@
-"""The tables of README.md, copied from the committed reports: `python -m flashdiff.report.readme`."""
+"""The tables of README.md and docs/results.md, copied from the committed reports: `python -m flashdiff.report.readme`."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flashdiff.measures import MEASURES
-from flashdiff.report.headline import describe, label, readme_claims, starts
+from flashdiff.report.headline import describe, label, measured_in, readme_claims, starts
 from flashdiff.report.names import measure_label, solver_label
 from flashdiff.study.methods import MAIN
 
@@ -26,6 +26,33 @@ def results_table(records: Sequence[Mapping]) -> str:
                 by_pair = {(r["degradation"], r["solver"]): describe(r) for r in found if label(r) == name}
                 what = name + (f" ({start} start)" if start else "")
                 lines.append(f"| {what} | " + " | ".join(by_pair.get(pair, "-") for pair in pairs) + " |")
+    return "\n".join(lines) + "\n"
+
+
+SUMMARY = {
+    "ordering_accuracy": "share of pairs of levels that severity puts in order",
+    "spearman_error": "Spearman correlation of severity with the true error",
+    "nfe_ratio_100": "baseline's evaluations / those of the cheapest Flash that is better in PSNR and distance",
+    "adaptive_vs_best_fixed_few": "choice per image against the best one for all",
+}
+"""The claims of README's short table, and what it calls them."""
+FEW = 6
+"""The budget, in evaluations per image, of its comparisons among few-step walks."""
+
+
+def summary_table(records: Sequence[Mapping]) -> str:
+    """The default study in a few lines: a line per claim of SUMMARY, and measure, a column per degradation."""
+    columns = list(dict.fromkeys(r["degradation"] for r in records))
+    lines = [f"| | {' | '.join(d.replace('_', ' ') for d in columns)} |", "| --- |" + " --- |" * len(columns)]
+    for claim, name in SUMMARY.items():
+        found = [r for r in records if r["claim"] == claim]
+        if claim == "adaptive_vs_best_fixed_few":
+            found = [r for r in found if r["budget"] == FEW]
+        for measure in dict.fromkeys(r["measure"] for r in found):
+            of_measure = [r for r in found if r["measure"] == measure]
+            cells = {r["degradation"]: describe(r) for r in of_measure}
+            what = f"{name}, {FEW} evaluations: {measured_in(of_measure[0])}" if measure else name
+            lines.append(f"| {what} | {' | '.join(cells.get(column, '-') for column in columns)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -54,31 +81,31 @@ def _gain(record: Mapping) -> str:
 
 
 TABLES = {
-    "results": ("reports/headline.json", results_table),
-    "gains": ("studies/fashion-mnist-full/reports/headline.json", gains_table),
+    "headline": ("README.md", "reports/headline.json", summary_table),
+    "results": ("docs/results.md", "reports/headline.json", results_table),
+    "gains": ("docs/results.md", "studies/fashion-mnist-full/reports/headline.json", gains_table),
 }
-"""Name of the marks in README.md -> the records, and the table made of them."""
+"""Name of the marks in a page -> the page, the records, and the table made of them."""
 
 
-def with_table(readme: str, name: str, table: str) -> str:
-    """The README's text with the table between the two marks of that name replaced; ValueError without them."""
+def with_table(page: str, name: str, table: str) -> str:
+    """A page's text with the table between the two marks of that name replaced; ValueError without them."""
     begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->\n"
-    if begin not in readme or end not in readme:
-        raise ValueError(
-            f"README.md: the marks {begin.strip()} and {end.strip()} are missing; put them around the table."
-        )
-    return readme.partition(begin)[0] + begin + table + end + readme.partition(end)[2]
+    if begin not in page or end not in page:
+        raise ValueError(f"{name}: the marks {begin.strip()} and {end.strip()} are missing; put them around the table.")
+    return page.partition(begin)[0] + begin + table + end + page.partition(end)[2]
 
 
-def current(root: str | Path = ".") -> str:
-    """The README's text with all tables as the committed reports below ``root`` have them."""
-    root = Path(root)
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    for name, (path, table) in TABLES.items():
+def current(root: str | Path = ".") -> dict[str, str]:
+    """Page -> its text with all tables as the committed reports below ``root`` have them."""
+    root, pages = Path(root), {}
+    for name, (page, path, table) in TABLES.items():
         records = json.loads((root / path).read_text(encoding="utf-8"))
-        readme = with_table(readme, name, table(records))
-    return readme
+        text = pages.get(page) or (root / page).read_text(encoding="utf-8")
+        pages[page] = with_table(text, name, table(records))
+    return pages
 
 
 if __name__ == "__main__":
-    Path("README.md").write_text(current(), encoding="utf-8")
+    for written, content in current().items():
+        Path(written).write_text(content, encoding="utf-8")

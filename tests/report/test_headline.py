@@ -375,7 +375,24 @@ def test_the_gains_table_is_bold_where_chance_does_not_explain_the_gain():
     )
 
 
+def test_the_readme_s_short_table_has_a_line_per_claim_and_measure_of_one_budget():
+    def of(claim, degradation, *measured, **more):
+        return headline.record(claim, "toy", degradation, "ldps", interval(*measured), **more)
+
+    records = [
+        of("ordering_accuracy", "gaussian_blur", 0.983, 0.981, 0.985),
+        of("ordering_accuracy", "random_inpainting", 0.999, 0.998, 1.0),
+        of("adaptive_vs_best_fixed_few", "gaussian_blur", 0.02, -0.02, 0.06, budget=6, measure="psnr"),
+        of("adaptive_vs_best_fixed_few", "gaussian_blur", 7.0, 6.0, 8.0, budget=3, measure="psnr"),
+    ]
+    assert readme.summary_table(records) == (
+        "| | gaussian blur | random inpainting |\n| --- | --- | --- |\n"
+        "| share of pairs of levels that severity puts in order | 0.983 [0.981, 0.985] | 0.999 [0.998, 1.000] |\n"
+        "| choice per image against the best one for all, 6 evaluations: PSNR | 0.020 dB [-0.020, 0.060] | - |\n"
+    )
+
+
 @pytest.mark.parametrize("text", ["no marks", "<!-- results:begin -->\n", "<!-- results:end -->\n"])
 def test_a_readme_without_both_marks_is_refused(text):
-    with pytest.raises(ValueError, match=r"README.md: the marks <!-- results:begin --> and .* are missing"):
+    with pytest.raises(ValueError, match="results: the marks <!-- results:begin --> and .* are missing"):
         readme.with_table(text, "results", "")
