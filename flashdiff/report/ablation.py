@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from flashdiff.report.style import LEVEL, PALETTE, SBAR, canvas, need, styled
+from flashdiff.report.style import LEVEL, PALETTE, SBAR, SMALL, canvas, need, styled
 
 TRAINING = ["loss", "architecture", "steps"]
 """The columns that tell trainings apart."""
@@ -22,13 +22,15 @@ def ablation(rows: pd.DataFrame) -> Figure:
     width the number of steps; dotted in grey, the prior's own encoder untrained.
 
     rows: of :func:`flashdiff.study.ablation.errors_of_trainings`, at least one training.
+
+    >>> figure = figures.ablation(pd.read_csv("data/ablation/gaussian_blur.csv"))
     """
     need(rows, *TRAINING, "t", "error", "error_e0")
     colours = dict(zip(rows.loss.unique(), PALETTE, strict=False))
     styles = {name: LINES[k % len(LINES)] for k, name in enumerate(rows.architecture.unique())}
     lengths = sorted(rows.steps.unique())
     widths = dict(zip(lengths, np.linspace(0.8, 2.2, len(lengths)), strict=True))
-    figure, axes = canvas(width=5.0, height=3.8)
+    figure, axes = canvas(height=3.6)
     axis = axes[0, 0]
     for (loss, architecture, steps), part in rows.groupby(TRAINING, sort=False):
         line, mark = styles[architecture]
@@ -47,7 +49,7 @@ def ablation(rows: pd.DataFrame) -> Figure:
     ]
     handles += [Line2D([], [], color="0.3", lw=width, label=f"{steps} steps") for steps, width in widths.items()]
     handles += [Line2D([], [], color="0.5", ls=":", lw=1.2, label="prior's encoder, untrained")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=SMALL)
     return figure
 
 

@@ -12,20 +12,21 @@ from matplotlib.lines import Line2D
 from flashdiff.measures import MEASURES, Measure, in_figures
 from flashdiff.report.names import DISTANCES, colour, label, marker
 from flashdiff.report.panels import better, gain_in_words, not_measured
-from flashdiff.report.style import NFE, PALETTE, canvas, need, steps_on_log_axis, styled
+from flashdiff.report.style import NFE, PAGE, PALETTE, canvas, need, steps_on_log_axis, styled
 from flashdiff.study.methods import adaptive
 
 LINES = {
     "adaptive": {"color": "black", "marker": "o", "lw": 1.8},
-    "fixed": {"color": PALETTE[2], "marker": "s", "lw": 1.2},
-    "forward": {"color": PALETTE[4], "marker": "v", "lw": 1.2},
+    "fixed": {"color": PALETTE[2], "marker": "s", "ls": "--", "lw": 1.2},
+    "forward": {"color": PALETTE[4], "marker": "v", "ls": "-.", "lw": 1.2},
     "oracle": {"color": "black", "ls": ":", "lw": 1.2},
 }
 """How a few-step method is drawn, in the order of the legend; shuffled severities stand in the tables alone."""
-OTHERS = ({"color": PALETTE[9], "marker": "P", "lw": 1.2}, {"color": PALETTE[5], "marker": "*", "lw": 1.2})
+OTHERS = (
+    {"color": PALETTE[7], "marker": "P", "ls": (0, (4, 1)), "lw": 1.2},
+    {"color": PALETTE[5], "marker": "*", "ls": (0, (1, 1)), "lw": 1.2},
+)
 """How walks with another solver are drawn, from the start again where they run out."""
-WIDTH = 3.38
-"""Inches per panel: two are 487 pt, the width of a printed page's text."""
 
 
 def _objective(measure: Measure, tuned: pd.Series) -> str:
@@ -51,11 +52,14 @@ def frontier(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["feat
 
     table: what :func:`flashdiff.report.frontier.frontier_table` says; distances: what readers call the study's
     (:func:`flashdiff.report.names.distance_names`). A measure that is NaN throughout is drawn as not measured.
+
+    >>> table = pd.read_csv("reports/figures_pdf/frontier-gaussian_blur-ldps/frontier.csv")
+    >>> figure = figures.frontier(table.fillna({"tuned_for": ""}))
     """
     measures = in_figures()
     ends = ("", "_low", "_high")
     need(table, "method", "tuned_for", "nfe", *(f"{measure.name}{end}" for measure in measures for end in ends))
-    figure, axes = canvas(columns=len(measures), width=WIDTH, height=3.5)
+    figure, axes = canvas(columns=len(measures), width=PAGE, height=3.4)
     few = table[table.tuned_for != ""]
     for axis, measure in zip(axes[0], measures, strict=True):
         if table[measure.name].isna().all():
@@ -125,12 +129,15 @@ def gain_over_fixed(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCE
     measure, with 95% intervals over seeds and images; zero is no gain. One panel per measure that is drawn.
 
     table: what :func:`flashdiff.report.frontier.gain_table` says; distances: what readers call the study's.
+
+    >>> table = pd.read_csv("reports/figures_pdf/frontier-gaussian_blur-ldps/gain_over_fixed.csv")
+    >>> figure = figures.gain_over_fixed(table)
     """
     measures = in_figures()
     ends = ("", "_low", "_high")
     need(table, "budget", "baseline", "tuned_for", *(f"{m.gain}{end}" for m in measures for end in ends))
     over = table[table.baseline == "fixed"]
-    figure, axes = canvas(columns=len(measures), width=WIDTH, height=2.4)
+    figure, axes = canvas(columns=len(measures), width=PAGE, height=2.4)
     for axis, part, gain, scale in _gain_panels(axes[0], over, distances):
         style = {"color": "black", "marker": "o", "ms": 4, "lw": 1.2, "capsize": 2}
         axis.errorbar(part.budget, scale * part[gain], yerr=_bars(part, gain, scale), **style)
@@ -143,10 +150,13 @@ def gain_by_severity(table: pd.DataFrame, distances: Mapping[str, str] = DISTANC
     dashed for the best fixed start and steps, both tuned for the panel's measure. One panel per measure that is drawn.
 
     table: what :func:`flashdiff.report.frontier.gains_by_severity` says; distances: what readers call the study's.
+
+    >>> table = pd.read_csv("reports/figures_pdf/frontier-gaussian_blur-ldps/gain_by_severity.csv")
+    >>> figure = figures.gain_by_severity(table)
     """
     measures = in_figures()
     need(table, "part", "method", "budget", "tuned_for", "sigma_hat", *(measure.gain for measure in measures))
-    figure, axes = canvas(columns=len(measures), width=WIDTH, height=2.9)
+    figure, axes = canvas(columns=len(measures), width=PAGE, height=2.9)
     mean = table.groupby("part").sigma_hat.mean()
     shades = dict(zip(mean.index, mpl.colormaps["viridis"](np.linspace(0.05, 0.85, len(mean))), strict=True))
     for axis, tuned, gain, scale in _gain_panels(axes[0], table, distances):

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flashdiff.report.names import label
-from flashdiff.report.style import LEVEL, PALETTE, SIGMA, canvas, need, styled
+from flashdiff.report.style import LEVEL, PAGE, PALETTE, SIGMA, SMALL, canvas, need, styled
 from flashdiff.study.methods import adaptive
 
 
@@ -22,28 +22,37 @@ def show(axis: Axes, image: np.ndarray, title: str = "", below: str = "") -> Non
     for spine in axis.spines.values():
         spine.set_visible(False)
     if title:
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=7, pad=3)
     if below:
-        axis.set_xlabel(below, fontsize=7, labelpad=2)
+        axis.set_xlabel(below, fontsize=SMALL, labelpad=2)
 
 
 @styled
 def image_grid(images: np.ndarray, title: str, columns: int = 8) -> Figure:
-    """Images (n, C, H, W) in [-1, 1], row by row."""
+    """Images (n, C, H, W) in [-1, 1], row by row.
+
+    >>> images = np.load("data/results/images-gaussian_blur-ldps.npz")
+    >>> figure = figures.image_grid(images["truth"], "Test images")
+    """
     count = -(-len(images) // columns)
-    figure, axes = canvas(columns, count, width=0.8, height=0.8)
+    figure, axes = canvas(columns, count, width=PAGE, height=0.3 + PAGE / columns * count)
     for axis in axes.flat[len(images) :]:
         axis.set_axis_off()
     for axis, image in zip(axes.flat, images, strict=False):
         show(axis, image)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title)
     return figure
 
 
 @styled
 def degradation_levels(clean: np.ndarray, degraded: np.ndarray, levels: np.ndarray) -> Figure:
-    """One row per image: the clean image (n, C, H, W), then its measurements (n, L, C, H, W) at the levels (L,)."""
-    figure, axes = canvas(1 + len(levels), len(clean), width=0.95, height=0.9)
+    """One row per image: the clean image (n, C, H, W), then its measurements (n, L, C, H, W) at the levels (L,).
+
+    >>> images = np.load("data/results/images-gaussian_blur-ldps.npz")
+    >>> series = images["measurement"][:1, None]
+    >>> figure = figures.degradation_levels(images["truth"][:1], series, images["t"][:1])
+    """
+    figure, axes = canvas(1 + len(levels), len(clean), PAGE, 0.2 + PAGE / (1 + len(levels)) * len(clean))
     for row, (image, series) in enumerate(zip(clean, degraded, strict=True)):
         show(axes[row, 0], image, "clean" if row == 0 else "")
         for column, (level, measured) in enumerate(zip(levels, series, strict=True), start=1):
@@ -53,32 +62,45 @@ def degradation_levels(clean: np.ndarray, degraded: np.ndarray, levels: np.ndarr
 
 @styled
 def outliers(table: pd.DataFrame, clean: np.ndarray, measured: np.ndarray) -> Figure:
-    """Surprisingly easy (left) and hard (right) images, clean above, measured below; images in the order of the rows."""
+    """Surprisingly easy (left) and hard (right) images, clean above, measured below; images in the order of the rows.
+
+    >>> rows = read_rows("data/results/reconstruction-gaussian_blur-ldps.parquet").query("method == 'no_diffusion'").reset_index(drop=True)
+    >>> images, rows = np.load("data/results/images-gaussian_blur-ldps.npz"), rows.assign(image=rows.index)
+    >>> table = tables.outliers(rows, k=2)
+    >>> figure = figures.outliers(table, images["truth"][table.image], images["measurement"][table.image])
+    """
     need(table, "t", "sigma_hat", "expected", "kind")
-    figure, axes = canvas(len(table), 2, width=0.95, height=1.2)
+    figure, axes = canvas(len(table), 2, PAGE, 0.9 + 2 * PAGE / len(table))
     for column, (_, row) in enumerate(table.iterrows()):
         show(axes[0, column], clean[column], row.kind)
         below = f"t = {row.t:.2f}\nσ̂ = {row.sigma_hat:.2f}\nusual {row.expected:.2f}"
         show(axes[1, column], measured[column], "", below)
-    axes[0, 0].set_ylabel("clean", fontsize=8)
-    axes[1, 0].set_ylabel("measured", fontsize=8)
-    figure.suptitle("Severity far below (easy) and far above (hard) what the level lets expect", fontsize=10)
+    axes[0, 0].set_ylabel("clean")
+    axes[1, 0].set_ylabel("measured")
+    figure.suptitle("Severity far below (easy) and far above (hard) what the level lets expect")
     return figure
 
 
 @styled
 def matched_pairs(table: pd.DataFrame, clean: np.ndarray, measured: np.ndarray) -> Figure:
-    """Pairs of equal severity from different levels: two columns per pair; images (2k, ...) easy, hard, easy, ..."""
+    """Pairs of equal severity from different levels: two columns per pair; images (2k, ...) easy, hard, easy, ...
+
+    >>> rows = read_rows("data/results/reconstruction-gaussian_blur-ldps.parquet").query("method == 'no_diffusion'").reset_index(drop=True)
+    >>> images, rows = np.load("data/results/images-gaussian_blur-ldps.npz"), rows.assign(image=rows.index)
+    >>> pairs = tables.matched_pairs(rows, k=2)
+    >>> of = pairs[["easy_image", "hard_image"]].to_numpy().ravel()
+    >>> figure = figures.matched_pairs(pairs, images["truth"][of], images["measurement"][of])
+    """
     need(table, "easy_t", "hard_t", "easy_sigma_hat", "hard_sigma_hat")
-    figure, axes = canvas(2 * len(table), 2, width=0.95, height=1.15)
+    figure, axes = canvas(2 * len(table), 2, PAGE, 0.8 + PAGE / len(table))
     for pair, row in enumerate(table.itertuples()):
         for side, (t, sigma) in enumerate(((row.easy_t, row.easy_sigma_hat), (row.hard_t, row.hard_sigma_hat))):
             column = 2 * pair + side
             show(axes[0, column], clean[column], f"pair {pair + 1}" if side == 0 else "")
             show(axes[1, column], measured[column], "", f"t = {t:.2f}\nσ̂ = {sigma:.2f}")
-    axes[0, 0].set_ylabel("clean", fontsize=8)
-    axes[1, 0].set_ylabel("measured", fontsize=8)
-    figure.suptitle("Equal severity, very different degradation", fontsize=10)
+    axes[0, 0].set_ylabel("clean")
+    axes[1, 0].set_ylabel("measured")
+    figure.suptitle("Equal severity, very different degradation")
     return figure
 
 
@@ -87,6 +109,9 @@ def reconstructions(rows: pd.DataFrame, images: Mapping[str, np.ndarray], shown:
     """Measurement, methods and truth side by side for images evenly spread in t; PSNR and NFE under each.
 
     images: (n, C, H, W) by method, with ``truth`` and ``measurement``, rows of each in the order of the image ids.
+
+    >>> rows = read_rows("data/results/reconstruction-gaussian_blur-ldps.parquet")
+    >>> figure = figures.reconstructions(rows, np.load("data/results/images-gaussian_blur-ldps.npz"), shown=2)
     """
     need(rows, "image", "method", "t", "psnr", "nfe", "sigma_hat")
     methods = ["no_diffusion", "full_length", *adaptive(rows.method)]
@@ -94,7 +119,7 @@ def reconstructions(rows: pd.DataFrame, images: Mapping[str, np.ndarray], shown:
     chosen = first.index.to_numpy()[np.linspace(0, len(first) - 1, min(shown, len(first))).round().astype(int)]
     by_method = {method: rows[rows.method == method].reset_index(drop=True) for method in methods}
     titles = ["measurement", *[label(m).replace(", ", ",\n") for m in methods], "truth"]
-    figure, axes = canvas(len(titles), len(chosen), width=1.15, height=1.25)
+    figure, axes = canvas(len(titles), len(chosen), PAGE, 0.3 + (0.16 + PAGE / len(titles)) * len(chosen))
     for line, k in enumerate(chosen):
         head = by_method[methods[0]].loc[k]
         cells = [("measurement", f"t = {head.t:.2f}, σ̂ = {head.sigma_hat:.2f}")]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from flashdiff.measures import Measure
-from flashdiff.report.style import PALETTE
+from flashdiff.report.style import GREY, PALETTE
 from flashdiff.solvers import SOLVERS
 from flashdiff.starts import STARTS
 
@@ -27,12 +27,12 @@ PATTERNS = {"flash": "Flash, {start}", "shuffled": "others' severities, {rule}",
 START_LABELS = {"inversion": "DDIM inversion"}
 """Start rules that readers know by another name than "NAME start"."""
 COLOURS = {
-    "no_diffusion": "0.45",
-    "full_length": PALETTE[7],
+    "no_diffusion": "0.35",
+    "full_length": GREY,
     "fixed_mean": PALETTE[2],
     "fixed_fresh": PALETTE[5],
     "flash": (PALETTE[0], PALETTE[1], PALETTE[3], PALETTE[6]),
-    "shuffled": (PALETTE[9], PALETTE[8], PALETTE[6], PALETTE[3]),
+    "shuffled": (PALETTE[5], PALETTE[7], PALETTE[6], PALETTE[3]),
     "random": (PALETTE[4], PALETTE[5], PALETTE[6], PALETTE[1]),
 }
 """Of a method, or of a kind of methods by the order of their rules, from the start again where they run out."""

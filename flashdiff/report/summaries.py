@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import torch
 
 from flashdiff.measures import MEASURES
 from flashdiff.report.intervals import CORRELATIONS, bootstrap, paired_gains
@@ -16,6 +15,8 @@ from flashdiff.study.records import significant
 
 def ordering_metrics(rows: pd.DataFrame, seed: int = 0, n_resamples: int = 2000) -> dict:
     """Ordering accuracy over images, from one row per image x level (image, t, sigma_hat)."""
+    import torch
+
     from flashdiff.severity import ordering_accuracy
 
     sigma = rows.sort_values(["image", "t"]).groupby("image").sigma_hat.apply(np.array)

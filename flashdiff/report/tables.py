@@ -9,18 +9,20 @@ from scipy.optimize import isotonic_regression
 
 from flashdiff.measures import MEASURES, in_figures
 from flashdiff.report.intervals import CORRELATIONS, bootstrap, by_method, paired_gains
-from flashdiff.report.names import label
+from flashdiff.report.latex import to_latex
+from flashdiff.report.names import DISTANCES, label
 from flashdiff.study.methods import EQUAL_COST, adaptive, fixed_starts, flash_method, main_rule, rules
 
 
-def save(table: pd.DataFrame, folder: str | Path, name: str) -> pd.DataFrame:
-    """Write a table as CSV and LaTeX (booktabs) and return it."""
+def save(
+    table: pd.DataFrame, folder: str | Path, name: str, distances: Mapping[str, str] = DISTANCES["features"]
+) -> pd.DataFrame:
+    """Write a table as CSV, numbers and names as they are, and as the LaTeX of :func:`flashdiff.report.latex.to_latex`;
+    return it. distances: what readers call the study's (:func:`flashdiff.report.names.distance_names`)."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
-    readable = table.rename(columns=lambda column: str(column).replace("_", " "))
-    readable = readable.map(lambda value: value.replace("_", " ") if isinstance(value, str) else value)
-    readable.style.hide(axis="index").format(precision=3, na_rep="--").to_latex(folder / f"{name}.tex", hrules=True)
+    (folder / f"{name}.tex").write_text(to_latex(table, distances), encoding="utf-8")
     return table
 
 
@@ -194,6 +196,32 @@ def expected_given_level(rows: pd.DataFrame) -> np.ndarray:
     fitted = np.empty(len(rows))
     fitted[order] = isotonic_regression(rows.sigma_hat.to_numpy()[order]).x
     return fitted
+
+
+def severity_shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """How much of the variance of sigma_hat the level, the image, and neither of them alone explain: part, component, share.
+
+    Variance components of the two-way layout without replication, sigma_hat(image, level) = mean + level + image + rest,
+    by the method of moments: E MS_level = v_rest + images * v_level, E MS_image = v_rest + levels * v_image (Searle,
+    Casella and McCulloch 1992, section 4.4). A negative estimate is 0; shares are of the sum, NaN where nothing varies.
+    rows: one per image and level (image, t, sigma_hat), every image at every level; raises ValueError otherwise.
+    """
+    sigma = rows.pivot(index="image", columns="t", values="sigma_hat")
+    images, levels = sigma.shape
+    if images < 2 or levels < 2 or sigma.isna().any(axis=None):
+        raise ValueError(
+            f"rows: {len(rows)} of {images} images and {levels} levels; give two or more of each, every image at every level."
+        )
+    values = sigma.to_numpy(float)
+    of_level, of_image = values.mean(axis=0), values.mean(axis=1)
+    rest = values - of_level - of_image[:, None] + values.mean()
+    mean_square = (rest**2).sum() / ((images - 1) * (levels - 1))
+    level = (images * of_level.var(ddof=1) - mean_square) / images
+    image = (levels * of_image.var(ddof=1) - mean_square) / levels
+    component = np.clip([level, image, mean_square], 0, None)
+    total = component.sum() or np.nan
+    parts = ["level t", "image", "both together, and noise"]
+    return pd.DataFrame({"part": parts, "component": component, "share": component / total})
 
 
 def outliers(rows: pd.DataFrame, k: int = 6) -> pd.DataFrame:

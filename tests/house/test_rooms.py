@@ -8,7 +8,7 @@ from repositories import ROOT
 
 PACKAGE = ROOT / "flashdiff"
 FLOORS = ("method", "measures", "training", "weights", "study", "report", "doors")
-DOORS = ("pipeline", "deepinv_adapter", "cli", "commands", "explore")
+DOORS = ("pipeline", "deepinv_adapter", "cli", "commands", "explore", "figures")
 METHOD = ("degradations", "solvers", "datasets")
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 

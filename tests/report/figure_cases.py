@@ -87,6 +87,7 @@ FROM_ROWS = {
         ["image", "t", "sigma_hat"],
     ),
     "ordering_by_pair": (ordering_rows, figures.ordering_by_pair, ["image", "t", "sigma_hat"]),
+    "severity_shares": (lambda: tables.severity_shares(ordering_rows()), figures.severity_shares, ["part", "share"]),
     "severity_against_level": (severity_rows, figures.severity_against_level, ["t", "sigma_hat"]),
     "calibration": (severity_rows, figures.calibration, ["sigma_hat", "sbar"]),
     "error_statistics": (severity_rows, figures.error_statistics, ["kurtosis", "neighbour_correlation"]),

@@ -44,6 +44,7 @@ AXES = {
     "severity_against_level_per_image": [(LEVEL, SIGMA)],
     "ordering_by_pair": [("lower level t", "higher level t"), ("", "pairs in the right order (%)")],
     "severity_against_level": [(LEVEL, SIGMA)],
+    "severity_shares": [("share of the variance of σ̂ (%)", "")],
     "calibration": [(SIGMA, "true latent error s̄ (latent units)")],
     "error_statistics": [
         ("excess kurtosis of an image's latent error", "test images"),
@@ -200,6 +201,13 @@ def test_ordering_by_pair_counts_every_pair():
     assert [label.get_text() for label in axis.get_xticklabels()] == ["0.00", "0.25", "0.50", "0.75"]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["0.25", "0.50", "0.75", "1.00"]
     assert [text.get_text() for text in axis.texts] == [f"{value:.0f}" for value in shown.compressed()]
+
+
+def test_severity_shares_are_drawn_in_per_cent():
+    table = tables.severity_shares(ordering_rows())
+    axis = figures.severity_shares(table).axes[0]
+    np.testing.assert_allclose([bar.get_width() for bar in axis.patches], 100 * table.share)
+    assert [text.get_text() for text in axis.get_yticklabels()] == table.part.tolist()
 
 
 def test_severity_against_level_draws_every_image_and_the_mean_per_tenth():

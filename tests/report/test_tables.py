@@ -76,6 +76,38 @@ def test_matched_pairs_are_near_in_severity_and_far_in_level():
     assert (pairs.easy_t - pairs.hard_t > 0.3).all()
 
 
+def two_way(of_level, of_image, rest=0.0):
+    """Rows of severities that are the sum of what the level, the image and the rest (images, levels) give."""
+    sigma = np.asarray(of_level)[None, :] + np.asarray(of_image)[:, None] + rest
+    image, level = np.indices(sigma.shape)
+    return pd.DataFrame({"image": image.ravel(), "t": level.ravel(), "sigma_hat": sigma.ravel()})
+
+
+def test_shares_of_a_sum_of_level_and_image_are_their_variances():
+    """Level variance 4 ((1, 3, 5) -> ddof 1), image variance 2 (0, 2), nothing left."""
+    table = tables.severity_shares(two_way([1, 3, 5], [0, 2])).set_index("part")
+    np.testing.assert_allclose(table.component, [4, 2, 0], atol=1e-12)
+    np.testing.assert_allclose(table.share, [2 / 3, 1 / 3, 0], atol=1e-12)
+
+
+def test_what_neither_level_nor_image_explains_is_the_rest():
+    """Doubly centred rest of +-1 in a 2 x 2 layout: its mean square is 4; level and image have none, and no less than that."""
+    table = tables.severity_shares(two_way([0, 0], [0, 0], np.array([[1, -1], [-1, 1]])))
+    np.testing.assert_allclose(table.component, [0, 0, 4], atol=1e-12)
+    assert table.share.tolist() == [0, 0, 1]
+
+
+def test_shares_find_the_variances_that_rows_were_drawn_with():
+    rng = np.random.default_rng(0)
+    rows = two_way(rng.normal(0, 3, 400), rng.normal(0, 2, 400), rng.normal(0, 1, (400, 400)))
+    np.testing.assert_allclose(tables.severity_shares(rows).component, [9, 4, 1], rtol=0.2)
+
+
+def test_shares_need_every_image_at_every_level():
+    with pytest.raises(ValueError, match="every image at every level"):
+        tables.severity_shares(two_way([0, 1], [0, 1]).head(3))
+
+
 def test_saved_tables_are_identical_twice(tmp_path):
     table = pd.DataFrame({"method": ["full_length"], "psnr": [22.123456789]})
     for folder in ("a", "b"):
@@ -85,7 +117,7 @@ def test_saved_tables_are_identical_twice(tmp_path):
             tmp_path / "b" / f"quality.{suffix}"
         ).read_bytes()
     assert (
-        "full length" in (tmp_path / "a" / "quality.tex").read_text()
+        "full-length baseline" in (tmp_path / "a" / "quality.tex").read_text()
         and r"\toprule" in (tmp_path / "a" / "quality.tex").read_text()
     )
 

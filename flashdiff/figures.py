@@ -1,0 +1,46 @@
+"""Every figure of the reports, one call each on a data frame: from a notebook, for a paper.
+
+Figures are as wide as a column (234 pt) or a page (487 pt) and come as :class:`matplotlib.figure.Figure`; :func:`save`
+writes one as PNG, PDF and the CSV behind it. The example in each function's docstring runs in the folder of a finished
+study, after::
+
+    import numpy as np
+    import pandas as pd
+    from flashdiff import figures
+    from flashdiff.report import headline, tables
+    from flashdiff.study.records import read_json, read_rows, read_timings
+"""
+
+import importlib
+
+_HOME = {
+    "ablation": "ablation",
+    "degradation_levels": "image_figures",
+    "frontier": "frontier_figures",
+    "gain_by_severity": "frontier_figures",
+    "gain_over_fixed": "frontier_figures",
+    "image_grid": "image_figures",
+    "matched_pairs": "image_figures",
+    "outliers": "image_figures",
+    "reconstructions": "image_figures",
+    "save": "style",
+} | dict.fromkeys(
+    (
+        "calibration", "error_statistics", "gains_of_pairs", "learning_curve", "ordering_by_pair",
+        "quality_against_steps", "quality_of_methods", "severity_against_level", "severity_against_level_per_image",
+        "severity_shares", "start_distribution", "starts_by_severity", "wall_clock",
+    ),
+    "figures",
+)  # fmt: skip
+"""Figure -> the module of flashdiff.report that draws it; loaded on first use, so that the import is light."""
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(f"flashdiff.report.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'flashdiff.figures' has no attribute {name!r}; it has {', '.join(sorted(_HOME))}")
+
+
+def __dir__():
+    return sorted([*globals(), *_HOME])
