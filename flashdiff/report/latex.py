@@ -48,11 +48,9 @@ def _columns(table: pd.DataFrame, points: float) -> tuple[list[float], list[floa
     return [em * n for n in least], [em * max(n, m) for n, m in zip(least, whole, strict=True)]
 
 
-def _layout(table: pd.DataFrame) -> tuple[str, list[float]]:
-    """The size of letters and the columns' widths: as narrow as a column if that can be, and in letters as large as fit.
-
-    Raises ValueError naming the number of columns where the table is too wide for a page in the smallest letters.
-    """
+def _layout(table: pd.DataFrame) -> tuple[str, list[float]] | None:
+    """The size of letters and the columns' widths: as narrow as a column if that can be, and in letters as large as fit;
+    None where the table is too wide for a page in the smallest letters."""
     for width in WIDTHS:
         for size, points in SIZES.items():
             least, whole = _columns(table, points)
@@ -61,17 +59,38 @@ def _layout(table: pd.DataFrame) -> tuple[str, list[float]]:
                 wanted = [w - n for w, n in zip(whole, least, strict=True)]
                 share = min(1, (room - sum(least)) / max(sum(wanted), 1e-9))
                 return size, [n + share * more for n, more in zip(least, wanted, strict=True)]
-    raise ValueError(f"table: {len(table.columns)} columns do not fit on a page of {WIDTHS[-1]} pt; split it into two.")
+    return None
+
+
+def _parts(table: pd.DataFrame, names: int) -> list[pd.DataFrame]:
+    """The table as tables that fit on a page, one below the other; each repeats the first ``names`` columns.
+
+    Raises ValueError naming the column that does not fit beside them.
+    """
+    columns, parts = list(table.columns), []
+    front, rest = columns[:names], columns[names:]
+    while rest or not parts:
+        taken = next((n for n in range(len(rest), 0, -1) if _layout(table[front + rest[:n]])), 0)
+        if taken == 0 and (rest or _layout(table[front]) is None):
+            raise ValueError(f"table: column {(rest or front)[0]!r} does not fit on a page of {WIDTHS[-1]} pt.")
+        parts.append(table[front + rest[:taken]])
+        rest = rest[taken:]
+    return parts
 
 
 def to_latex(table: pd.DataFrame, distances: Mapping[str, str]) -> str:
     """The table as booktabs LaTeX in a group of its own: numbers and names as :func:`flashdiff.report.display.readable`
     says, every value with its interval in one cell, at most 487 pt wide; with more than ROWS rows a longtable.
 
-    It needs the packages array, booktabs and, when it is long, longtable. distances: what readers call the two.
+    What is too wide for a page becomes several tables, each with the names in front. It needs the packages array, booktabs
+    and, when it is long, longtable. distances: what readers call the two. Raises ValueError where a column does not fit.
     """
-    shown = readable(table, distances).astype(str)
-    shown = shown.replace({"nan": "", "None": ""})
+    shown = readable(table, distances).astype(str).replace({"nan": "", "None": ""})
+    names = next((k for k, column in enumerate(table) if pd.api.types.is_numeric_dtype(table[column])), 1)
+    return "\n".join(_tabular(part) for part in _parts(shown, min(max(names, 1), 2)))
+
+
+def _tabular(shown: pd.DataFrame) -> str:
     size, widths = _layout(shown)
     environment = "longtable" if len(shown) > ROWS else "tabular"
     paragraphs = "".join(rf">{{\raggedright\arraybackslash}}p{{{width:.1f}pt}}" for width in widths)

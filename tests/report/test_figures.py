@@ -338,7 +338,8 @@ def test_the_frontier_joins_budgets_marks_long_walks_and_leaves_out_shuffled_sev
         for method in ("flash_published", "flash_consistent", "full_length"):
             mark = drawn[label(method)].lines[0]
             assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (long.nfe[method], long[column][method])
-        (level,) = [line for line in axis.lines if line.get_linestyle() == "--"]
+        dashed = [line for line in axis.lines if line.get_linestyle() == "--"]
+        (level,) = [line for line in dashed if list(line.get_xdata()) == [0, 1]]  # over the whole width
         assert set(level.get_ydata()) == {long[column]["full_length"]}
         place, height = drawn_line(axis, f"{label('no_diffusion')}, NFE 0")
         assert place == 0 and height == long[column]["no_diffusion"]

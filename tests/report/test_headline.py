@@ -394,5 +394,5 @@ def test_the_readme_s_short_table_has_a_line_per_claim_and_measure_of_one_budget
 
 @pytest.mark.parametrize("text", ["no marks", "<!-- results:begin -->\n", "<!-- results:end -->\n"])
 def test_a_readme_without_both_marks_is_refused(text):
-    with pytest.raises(ValueError, match="results: the marks <!-- results:begin --> and .* are missing"):
+    with pytest.raises(ValueError, match=r"results: the marks <!-- results:begin --> and .* are missing"):
         readme.with_table(text, "results", "")

@@ -45,9 +45,18 @@ def test_signs_that_latex_reads_otherwise_are_escaped(text, set_as):
     assert latex.escaped(text) == set_as
 
 
-def test_a_table_too_wide_for_a_page_is_refused():
-    with pytest.raises(ValueError, match="40 columns do not fit"):
-        latex.to_latex(pd.DataFrame({f"column{k}": ["1234567"] for k in range(40)}), NAMES)
+def test_a_table_too_wide_for_a_page_becomes_several_with_the_names_in_front():
+    wide = pd.DataFrame({"method": ["full_length"]} | {f"column{k}": [f"{k}00000"] for k in range(40)})
+    parts = latex.to_latex(wide, NAMES).split(r"\begin{tabular}")[1:]
+    assert 1 < len(parts) < 10
+    assert all("full-length baseline" in part and r"\end{tabular}" in part for part in parts)
+    heads = [re.findall(r"column\d+", part) for part in parts]
+    assert [name for part in heads for name in part] == [f"column{k}" for k in range(40)]
+
+
+def test_a_word_wider_than_a_page_is_refused():
+    with pytest.raises(ValueError, match="table: column 'note' does not fit on a page of 487 pt"):
+        latex.to_latex(pd.DataFrame({"method": ["full_length"], "note": ["x" * 200]}), NAMES)
 
 
 def test_long_tables_go_over_pages():
