@@ -96,7 +96,7 @@ def of_stage(notebook: Path, package: Path = PACKAGE) -> str:
     """The digest of a notebook: its cells, then a line per reachable module and per template, with its hash."""
     text, code = code_of_notebook(notebook)
     files = {path: code_of_module(path.read_text(encoding="utf-8")) for path in reachable(code, package)}
-    for template in sorted(package.rglob("templates/*")):
+    for template in sorted(path for path in package.rglob("templates/*") if path.is_file()):
         if any(template.name in module for module in files.values()):
             files[template] = template.read_text(encoding="utf-8")
     return text + "".join(
