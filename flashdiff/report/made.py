@@ -23,21 +23,22 @@ def made(folder: str | Path, notebooks: Collection[str]) -> dict:
     versions are of the machine and the environment that write the page.
     """
     folder = Path(folder)
-    parameters = folder / "params.yaml"
+    parameters, known = folder / "params.yaml", durations(folder)
     return {
         "parameters": parameters.read_text(encoding="utf-8") if parameters.is_file() else "",
         "versions": {"Python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
         "hardware": hardware(),
-        "durations": _durations(folder, notebooks),
+        "durations": {name: known[name] for name in notebooks if name in known},
         "revision": revision(folder),
     }
 
 
-def _durations(folder: Path, notebooks: Collection[str]) -> dict[str, float]:
+def durations(folder: str | Path) -> dict[str, float]:
+    """Seconds by executed notebook, as far as they are known; folder: the study's."""
     known: dict[str, float] = {}
-    for path in DURATIONS:
-        known |= read_json(folder / path) if (folder / path).is_file() else {}
-    return {name: known[name] for name in notebooks if name in known}
+    for path in (Path(folder) / name for name in DURATIONS):
+        known |= read_json(path) if path.is_file() else {}
+    return known
 
 
 def _version(library: str) -> str:

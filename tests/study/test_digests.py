@@ -42,7 +42,9 @@ def package(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
     (tmp_path / "pkg" / "templates").mkdir()
-    (tmp_path / "pkg" / "share" / "templates" / "page").mkdir(parents=True)  # a folder, as other programs' templates are
+    (tmp_path / "pkg" / "share" / "templates" / "page").mkdir(
+        parents=True
+    )  # a folder, as other programs' templates are
     for name in ("page.html", "unused.html"):
         (tmp_path / "pkg" / "templates" / name).write_text("<p>\n")
     return tmp_path / "pkg"
