@@ -34,10 +34,11 @@ class KnownMasks(Degradation):
 def read_off(y: Tensor, noise_std: float) -> Tensor:
     """Kept pixels (B, 1, H, W), 1 or 0: dropped are those that are mid-grey, 0, in all channels of y (B, C, H, W).
 
-    In a picture of 8 bits mid-grey lies between two values, 1/255 from each; noise moves it further, by less than four
-    standard deviations but for one value in 16,000. A pixel of the scene that is as grey is taken for a dropped one: the prior fills it in.
+    In a picture of 8 bits mid-grey lies between two values, 1/255 from each; noise moves it further, by less than five
+    standard deviations but for one value in 1.7 million. A pixel of the scene that is as grey is taken for a dropped one:
+    the prior fills it in.
     """
-    return (y.abs() > 1.01 / 255 + 4 * noise_std).any(1, keepdim=True).to(y.dtype)
+    return (y.abs() > 1.01 / 255 + 5 * noise_std).any(1, keepdim=True).to(y.dtype)
 
 
 def read_files(pictures: Sequence[Picture], masks: Mapping[str, Path], size: int) -> Tensor:

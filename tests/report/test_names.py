@@ -3,18 +3,18 @@
 import pytest
 
 from flashdiff.report import names
-from flashdiff.report.style import PALETTE
+from flashdiff.report.style import GREY, PALETTE
 from flashdiff.solvers import SOLVERS
 
 METHODS = {
-    "no_diffusion": ("no diffusion, D(ẑ)", "0.45"),
-    "full_length": ("full-length baseline", PALETTE[7]),
+    "no_diffusion": ("no diffusion, D(ẑ)", "0.35"),
+    "full_length": ("full-length baseline", GREY),
     "flash_published": ("Flash, published start", PALETTE[0]),
     "flash_consistent": ("Flash, consistent start", PALETTE[1]),
     "flash_inversion": ("Flash, DDIM inversion", PALETTE[3]),
     "fixed_mean": ("fixed start, equal NFE", PALETTE[2]),
-    "shuffled_published": ("others' severities, published", PALETTE[9]),
-    "shuffled_consistent": ("others' severities, consistent", PALETTE[8]),
+    "shuffled_published": ("others' severities, published", PALETTE[5]),
+    "shuffled_consistent": ("others' severities, consistent", PALETTE[7]),
     "random_published": ("random starts, published", PALETTE[4]),
     "random_consistent": ("random starts, consistent", PALETTE[5]),
 }

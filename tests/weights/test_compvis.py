@@ -146,7 +146,7 @@ def test_command_line(tmp_path, capsys, saved):
     assert cli.main(["convert", str(CHECKPOINT), str(CONFIG), str(target), "--raw"]) == 0
     assert "prior: VQModel and UNet, 1.0 million parameters, raw weights, 1000 steps." in capsys.readouterr().out
     close(Prior.from_pretrained(target).predict_eps(saved["latent"], saved["t"]), saved["eps_raw"])
-    assert cli.main(["convert", str(tmp_path / "none.ckpt"), str(CONFIG), str(tmp_path / "other")]) == 1
+    assert cli.main(["convert", str(tmp_path / "none.ckpt"), str(CONFIG), str(tmp_path / "other")]) == 2
     assert "checkpoint: there is no file" in capsys.readouterr().err
 
 
