@@ -78,9 +78,10 @@ def reconstruct(degradation: str, solver: str) -> str:
 
 def convert(checkpoint: str, config: str, target: str, raw: bool) -> str:
     """Write an original latent-diffusion checkpoint as a prior's folder; returns one line."""
-    if missing := [path for path in (checkpoint, config) if not Path(path).is_file()]:
+    given = {"checkpoint": checkpoint, "config": config}
+    if missing := {name: path for name, path in given.items() if not Path(path).is_file()}:
         raise StudyError(
-            "\n".join(f"{path}: there is no such file; give the path of what was published." for path in missing)
+            "\n".join(f"{n}: there is no file '{p}'; give the path of what was published." for n, p in missing.items())
         )
 
     from flashdiff.weights.published_prior import convert_compvis
