@@ -97,7 +97,7 @@ MISTAKES = [
     (["restore", "IMAGE", "--degradation", "motion_blur", "--out", "o"], "direction of each image's own"),
     (["new", "Mine", "--images", "nowhere"], "images: nowhere: there is no such folder."),
     (["train", "fog"], "params.yaml: there is no study file"),
-    (["convert", "a.ckpt", "b.yaml", "c"], "a.ckpt: there is no such file"),
+    (["convert", "a.ckpt", "b.yaml", "c"], "checkpoint: there is no file 'a.ckpt'; give the path"),
 ]
 
 
