@@ -47,6 +47,7 @@ prior: $(INSTALLED) study-exists ## train the prior anew (two hours on two cores
 pretrain: $(INSTALLED) ## train the shipped severity encoder anew (an hour and a quarter); `make study` then follows
 	@cd studies/fashion-mnist-pretraining && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro train_severity
 	@mkdir -p data/encoder && cp -r studies/fashion-mnist-pretraining/data/severity/mixture/. data/encoder
+	@'$(BIN)/python' -m flashdiff.commands.expected_psnr
 
 tune: $(INSTALLED) study-exists ## tune all step sizes and few-step walks anew on validation images; `make study` then follows
 	@$(dvc) train_severity
