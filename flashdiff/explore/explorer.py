@@ -22,6 +22,7 @@ from flashdiff.prior import Prior
 from flashdiff.severity import Severity, latent_error_variance
 from flashdiff.solvers import SOLVERS, build
 from flashdiff.starts import STARTS, ScaledStart, match_snr
+from flashdiff.study.methods import flash_method
 from flashdiff.study.records import read_json
 from flashdiff.study.schema import load
 from flashdiff.study.tuned import few_step_of, flash_of
@@ -276,7 +277,10 @@ class Explorer:
                 return few_step_of(*parts, choice, **options)
             return flash_of(*parts, choice["solver"], {"solver": {}, "start": {}}, plan.rule, **options)
         chosen = self._chosen(degradation, plan.solver)
-        choice = chosen.get(f"flash_{plan.rule}") or {**chosen.get("flash_published", {"solver": {}}), "start": {}}
+        choice = chosen.get(flash_method(plan.rule)) or {
+            **chosen.get(flash_method("published"), {"solver": {}}),
+            "start": {},
+        }
         return flash_of(*parts, self._entry(plan.solver), choice, plan.rule, **options)
 
     def baseline(self, degradation: str, plan: Plan, steps: int | None = None) -> FullLength:

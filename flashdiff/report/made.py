@@ -7,12 +7,9 @@ from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 
-from flashdiff.study.records import read_json
+from flashdiff.study.progress import durations
 
 LIBRARIES = ("flashdiff", "torch", "diffusers", "numpy", "pandas", "scikit-image", "matplotlib", "dvc")
-DURATIONS = ("reports/durations.json", ".build/durations.json")
-"""Where a study keeps how long each stage took the last time, {name of its executed notebook: seconds}: the shipped record
-of stages that this machine may never have run, then this machine's own."""
 
 
 def made(folder: str | Path, notebooks: Collection[str]) -> dict:
@@ -31,14 +28,6 @@ def made(folder: str | Path, notebooks: Collection[str]) -> dict:
         "durations": {name: known[name] for name in notebooks if name in known},
         "revision": revision(folder),
     }
-
-
-def durations(folder: str | Path) -> dict[str, float]:
-    """Seconds by executed notebook, as far as they are known; folder: the study's."""
-    known: dict[str, float] = {}
-    for path in (Path(folder) / name for name in DURATIONS):
-        known |= read_json(path) if path.is_file() else {}
-    return known
 
 
 def _version(library: str) -> str:

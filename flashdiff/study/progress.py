@@ -161,9 +161,9 @@ def current() -> Progress:
     return Progress(**_read(PLAN)) if PLAN.is_file() else Progress({}, durations())
 
 
-def durations() -> dict[str, float]:
-    """Seconds by executed notebook: this machine's last ones, else the shipped ones."""
-    return _read(SHIPPED_DURATIONS) | _read(DURATIONS)
+def durations(folder: str | Path = ".") -> dict[str, float]:
+    """Seconds by executed notebook: this machine's last ones, else the shipped ones; folder: the study's."""
+    return _read(Path(folder) / SHIPPED_DURATIONS) | _read(Path(folder) / DURATIONS)
 
 
 def finished(name: str, began: float) -> str:
