@@ -131,30 +131,30 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _variant(folder: Path) -> str | None:
-    """The variant of the weights in a folder: None where they are there as such, else the one in half precision."""
-    found = {match["variant"] for path in folder.iterdir() if (match := WEIGHTS.fullmatch(path.name))}
+def _variant(folder: Path) -> tuple[str | None, bool]:
+    """The variant of the weights in a folder, None where they are there as such, else in half precision; whether safetensors."""
+    files = [match for path in folder.iterdir() if (match := WEIGHTS.fullmatch(path.name))]
+    found = {match["variant"] for match in files}
     if not found:
         raise FileNotFoundError(
             f"prior: {folder} holds no weights (diffusion_pytorch_model.safetensors or .bin); copy the model again, or save it "
             "with save_pretrained."
         )
-    if None in found:
-        return None
-    half = [name for name in HALF if name in found]
-    if not half:
+    chosen = next((name for name in (None, *HALF) if name in found), "")
+    if chosen == "":
         raise ValueError(
             f"prior: {folder} holds the weights only as {', '.join(sorted(found))}; rename the file that you mean to "
             "diffusion_pytorch_model.safetensors."
         )
-    return half[0]
+    return chosen, any(match["variant"] == chosen and match.string.endswith(".safetensors") for match in files)
 
 
 def _network(kind: type, folder: Path) -> nn.Module:
     """A network with its weights in float32, every tensor accounted for."""
-    options = {"variant": _variant(folder), "torch_dtype": torch.float32, "local_files_only": True}
+    variant, safetensors = _variant(folder)
+    options = {"variant": variant, "use_safetensors": safetensors, "torch_dtype": torch.float32}
     try:
-        network, info = kind.from_pretrained(folder, output_loading_info=True, **options)
+        network, info = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
     except Exception as error:  # files of another kind make the readers raise whatever they happen to
         raise ValueError(
             f"prior: the weights in {folder} are not those of its config.json, or no tensors at all ({_line(error)}); copy the "
