@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from synthetic import (
     ablation_rows,
+    example_arrays,
+    example_rows,
     few_step_rows,
     ordering_rows,
     reconstruction_rows,
@@ -12,7 +14,8 @@ from synthetic import (
     timings,
 )
 
-from flashdiff.report import figures, frontier, tables
+from flashdiff import figures
+from flashdiff.report import frontier, tables
 
 
 def curve():
@@ -78,6 +81,7 @@ def reconstructed():
     return {name: pictures(10, seed=number) for number, name in enumerate(names)}
 
 
+OF_EXAMPLES = ["kind", "t", "sigma_hat", "walk", "draw", "start", "nfe", "psnr"]
 # figure: (its data frame, how it is drawn from one, the columns it needs)
 FROM_ROWS = {
     "learning_curve": (curve, lambda rows: figures.learning_curve(rows, "gaussian_blur"), ["step"]),
@@ -167,6 +171,21 @@ FROM_ROWS = {
         reconstruction_rows,
         lambda rows: figures.reconstructions(rows, reconstructed(), shown=2),
         ["image", "method", "t", "psnr", "nfe", "sigma_hat"],
+    ),
+    "overview": (
+        example_rows,
+        lambda rows: figures.overview(rows, example_arrays()),
+        OF_EXAMPLES,
+    ),
+    "starts_of_images": (
+        example_rows,
+        lambda rows: figures.starts_of_images(rows, example_arrays()),
+        OF_EXAMPLES,
+    ),
+    "trajectories": (
+        example_rows,
+        lambda rows: figures.trajectories(rows, example_arrays()),
+        OF_EXAMPLES,
     ),
 }
 FROM_IMAGES = {

@@ -7,7 +7,8 @@ import pandas as pd
 from figure_cases import draw, pictures
 from synthetic import ablation_rows, reconstruction_rows, severity_rows, write_metrics
 
-from flashdiff.report import ablation, figures, frontier, headline, tables
+from flashdiff import figures
+from flashdiff.report import ablation, frontier, headline, tables
 from flashdiff.report import page as report
 from flashdiff.report import pictures as opening_pictures
 from flashdiff.study.records import read_json

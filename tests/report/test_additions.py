@@ -8,10 +8,11 @@ import pytest
 import torch
 from synthetic import few_step_rows, ordering_rows, reconstruction_rows, severity_rows, timings
 
+from flashdiff import figures
 from flashdiff.degradations import build
 from flashdiff.measures import MEASURES, Measure, optional
 from flashdiff.measures.published import PublishedDistances
-from flashdiff.report import figures, frontier, headline, names, readme, sentences, summaries, tables
+from flashdiff.report import frontier, headline, names, readme, sentences, summaries, tables
 from flashdiff.report import page as report
 from flashdiff.starts import STARTS, FixedStart, PublishedStart
 from flashdiff.study import comparison, experiments, methods

@@ -10,10 +10,11 @@ import torch
 from pydantic import ValidationError
 from synthetic import few_step_rows, reconstruction_rows, severity_rows, timings
 
+from flashdiff import figures
 from flashdiff.degradations import build
 from flashdiff.measures import optional
 from flashdiff.measures.published import PublishedDistances
-from flashdiff.report import figures, frontier, headline, readme, summaries, tables
+from flashdiff.report import frontier, headline, readme, summaries, tables
 from flashdiff.report import page as report
 from flashdiff.report.names import distance_names
 from flashdiff.starts import FixedStart

@@ -18,7 +18,8 @@ from figure_cases import (
 )
 from synthetic import ablation_rows, few_step_rows, ordering_rows, reconstruction_rows, severity_rows, timings
 
-from flashdiff.report import figures, frontier, intervals, style, tables
+from flashdiff import figures
+from flashdiff.report import frontier, intervals, style, tables
 from flashdiff.report.names import label
 from flashdiff.study.methods import ladder
 

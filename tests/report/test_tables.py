@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flashdiff.report import figures, headline, summaries, tables
+from flashdiff import figures
+from flashdiff.report import headline, summaries, tables
 from flashdiff.study import records
 
 
