@@ -224,13 +224,22 @@ def severity_shares(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"part": parts, "component": component, "share": component / total})
 
 
-def outliers(rows: pd.DataFrame, k: int = 6) -> pd.DataFrame:
-    """The k surprisingly easy and the k surprisingly hard images: largest residuals of sigma_hat given t."""
-    expected = expected_given_level(rows)
-    table = rows[["image", "t", "sigma_hat"]].assign(expected=expected, residual=rows.sigma_hat - expected)
-    table = table.sort_values("residual", kind="stable")
-    easy, hard = table.head(k).assign(kind="easy"), table.tail(k)[::-1].assign(kind="hard")
-    return pd.concat([easy, hard], ignore_index=True)
+def outliers(rows: pd.DataFrame, k: int = 3) -> pd.DataFrame:
+    """The k images each that surprise most, by kind, the most surprising first.
+
+    easy, hard: severity far below and far above what the level lets expect (column expected); underrated, overrated: the
+    encoder takes its own error for far smaller or larger than it is, by the ratio sbar / sigma_hat.
+    """
+    table = rows[["image", "t", "sigma_hat", "sbar"]].assign(expected=expected_given_level(rows))
+    by_level = (table.sigma_hat - table.expected).sort_values(kind="stable").index
+    by_ratio = (table.sbar / table.sigma_hat).sort_values(kind="stable").index
+    kinds = {
+        "easy": by_level[:k],
+        "hard": by_level[::-1][:k],
+        "underrated": by_ratio[::-1][:k],
+        "overrated": by_ratio[:k],
+    }
+    return pd.concat([table.loc[index].assign(kind=kind) for kind, index in kinds.items()], ignore_index=True)
 
 
 def matched_pairs(rows: pd.DataFrame, k: int = 5) -> pd.DataFrame:

@@ -40,6 +40,11 @@ def pictures(n, channels=1, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, (n, channels, 6, 6))
 
 
+def seen(n=120):
+    """What the figures of single test images show, by image; every one another."""
+    return {name: pictures(n, seed=seed) for seed, name in enumerate(("truth", "measurement", "no_diffusion"))}
+
+
 def quality_table():
     return tables.quality_against(reconstruction_rows(), "full_length", n_resamples=100)
 
@@ -159,13 +164,13 @@ FROM_ROWS = {
     ),
     "outliers": (
         lambda: tables.outliers(severity_rows(), k=2),
-        lambda table: figures.outliers(table, pictures(4), pictures(4, seed=1)),
-        ["t", "sigma_hat", "expected", "kind"],
+        lambda table: figures.outliers(table, seen()),
+        ["image", "t", "sigma_hat", "sbar", "kind"],
     ),
     "matched_pairs": (
         lambda: tables.matched_pairs(severity_rows(), k=2),
-        lambda table: figures.matched_pairs(table, pictures(4), pictures(4, seed=1)),
-        ["easy_t", "hard_t", "easy_sigma_hat", "hard_sigma_hat"],
+        lambda table: figures.matched_pairs(table, seen()),
+        ["easy_image", "hard_image", "easy_t", "hard_t", "easy_sigma_hat", "hard_sigma_hat"],
     ),
     "reconstructions": (
         reconstruction_rows,

@@ -72,7 +72,7 @@ def with_mae(rows):
 def test_a_new_measure_is_measured(mae, tiny_prior, tiny_encoder, tmp_path):
     prior, encoder, x = tiny_prior.float(), tiny_encoder.float(), torch.rand(4, 1, 16, 16) * 2 - 1
     nothing, (operator, noise_std) = PublishedDistances(None, None), build(BLUR)
-    severity = experiments.severity_rows(prior, encoder, nothing, x, np.zeros(4), operator, noise_std, 0)
+    severity, _ = experiments.severity_rows(prior, encoder, nothing, x, np.zeros(4), operator, noise_std, 0)
     assert (severity.mae > 0).all()
     bench = comparison.Bench.build(prior, encoder, nothing, x, BLUR, {"kind": "ldps"}, seed=0, batch_size=4)
     run = bench.flash(FixedStart(-1), {"solver": {"eta": 0.1}})(bench.measurement)

@@ -169,7 +169,7 @@ def test_a_comparison_without_distances_has_everything_else(tiny_prior, tiny_enc
     rows, _ = comparison.tabulate(bench, {"no_diffusion": run})
     assert rows.perceptual.isna().all() and rows.drop(columns="perceptual").notna().all(axis=None)
     operator, noise_std = build(BLUR)
-    rows = experiments.severity_rows(prior, encoder, NOTHING, x, np.zeros(4), operator, noise_std, 0)
+    rows, _ = experiments.severity_rows(prior, encoder, NOTHING, x, np.zeros(4), operator, noise_std, 0)
     assert rows.perceptual.isna().all() and rows.drop(columns="perceptual").notna().all(axis=None)
 
 
