@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 
@@ -140,7 +141,7 @@ def severity_against_level(
     """The paper's Fig. 4: predicted severity against level, a dot per test image, and the mean of ten bins.
 
     With outliers (:func:`flashdiff.report.tables.outliers`) and pictures (truth and measurement (n, C, H, W) by image), those
-    easier than their level stand at the right, those harder at the left, clean beside measured, each tied to its dot.
+    easier and those harder than their level stand beside it, clean and measured, each tied to its dot.
 
     >>> rows = read_rows("data/results/severity-gaussian_blur.parquet")
     >>> figure = figures.severity_against_level(rows)
@@ -150,26 +151,7 @@ def severity_against_level(
         figure, axes = canvas(height=2.6)
         axis = axes[0, 0]
     else:
-        kinds = {"hard": 0, "easy": -1}
-        found = {kind: outliers[outliers.kind == kind].sort_values("sigma_hat", ascending=False) for kind in kinds}
-        figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
-        lines = max(map(len, found.values()))
-        grid = figure.add_gridspec(lines, 5, width_ratios=[1, 1, 5, 1, 1])
-        axis = figure.add_subplot(grid[:, 2])
-        for kind, side in kinds.items():
-            first = 0 if side == 0 else 3
-            for line, row in enumerate(found[kind].itertuples()):
-                cells = [figure.add_subplot(grid[line, first + column]) for column in range(2)]
-                for cell, name, words in zip(cells, ("truth", "measurement"), ("clean", "measured"), strict=True):
-                    show(cell, pictures[name][row.image], words if line == 0 else "")
-                near = cells[1] if side == 0 else cells[0]
-                figure.add_artist(
-                    ConnectionPatch(
-                        (1 if side == 0 else 0, 0.5), (row.t, row.sigma_hat), "axes fraction", "data", axesA=near,
-                        axesB=axis, color="black", lw=0.7,
-                    )
-                )  # fmt: skip
-                axis.plot([row.t], [row.sigma_hat], "o", ms=4, color=PALETTE[1], zorder=3)
+        axis, figure = _with_thumbnails(outliers[outliers.kind.isin(["easy", "hard"])], pictures)
     axis.scatter(rows.t, rows.sigma_hat, s=4, alpha=0.35, color=PALETTE[0], linewidths=0, rasterized=True)
     bins = pd.cut(rows.t, np.linspace(0, 1, 11), include_lowest=True)
     mean = rows.groupby(bins, observed=True)[["t", "sigma_hat"]].mean()
@@ -178,6 +160,23 @@ def severity_against_level(
     axis.set(xlabel=LEVEL, ylabel=SIGMA, title=f"{len(rows)} test images, Spearman correlation {spearman:.2f}")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+def _with_thumbnails(outliers: pd.DataFrame, pictures: Mapping[str, np.ndarray]) -> tuple[Axes, Figure]:
+    """Axes for a plot of severity over level, beside it every outlier, clean and measured, tied to its dot, high ones on top."""
+    figure = Figure(figsize=(PAGE, 0.55 * len(outliers)), layout="constrained")
+    grid = figure.add_gridspec(len(outliers), 3, width_ratios=[9, 1, 1])
+    axis = figure.add_subplot(grid[:, 0])
+    for line, row in enumerate(outliers.sort_values("sigma_hat", ascending=False).itertuples()):
+        cells = [figure.add_subplot(grid[line, 1 + column]) for column in range(2)]
+        for cell, name, words in zip(cells, ("truth", "measurement"), ("clean", "measured"), strict=True):
+            show(cell, pictures[name][row.image], words if line == 0 else "")
+        tie = ConnectionPatch(
+            (0, 0.5), (row.t, row.sigma_hat), "axes fraction", "data", axesA=cells[0], axesB=axis, color="0.3", lw=0.6
+        )
+        figure.add_artist(tie)
+        axis.plot([row.t], [row.sigma_hat], "o", ms=4, color=PALETTE[1], zorder=3)
+    return axis, figure
 
 
 @styled

@@ -149,7 +149,7 @@ def trajectories(rows: pd.DataFrame, arrays: Mapping[str, np.ndarray]) -> Figure
     need(rows, *COLUMNS)
     walks, kinds = ("full_length", _flash(rows)), list(rows.kind.unique())
     points = arrays[f"path/{walks[0]}"].shape[1]
-    figure, axes = canvas(points + 2, len(walks) * len(kinds), PAGE, 0.25 + 0.93 * len(walks) * len(kinds))
+    figure, axes = canvas(points + 2, len(walks) * len(kinds), PAGE, 0.2 + 0.84 * len(walks) * len(kinds))
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
     for k, kind in enumerate(kinds):
         for j, walk in enumerate(walks):

@@ -90,7 +90,7 @@ def outliers(table: pd.DataFrame, pictures: Mapping[str, np.ndarray]) -> Figure:
     >>> figure = figures.outliers(tables.outliers(rows, k=2), pictures)
     """
     need(table, "image", "t", "sigma_hat", "sbar", "kind")
-    figure, axes = canvas(len(table), len(SHOWN), PAGE, 0.95 + len(SHOWN) * PAGE / len(table))
+    figure, axes = canvas(len(table), len(SHOWN), PAGE, 0.62 + len(SHOWN) * PAGE / len(table))
     _columns(axes, table.image.to_numpy(), pictures)
     for column, row in enumerate(table.itertuples()):
         axes[-1, column].set_xlabel(f"t = {row.t:.2f}\nσ̂ = {row.sigma_hat:.2f}\ns̄ = {row.sbar:.2f}", fontsize=SMALL)
@@ -110,7 +110,7 @@ def matched_pairs(table: pd.DataFrame, pictures: Mapping[str, np.ndarray]) -> Fi
     >>> figure = figures.matched_pairs(tables.matched_pairs(rows, k=2), pictures)
     """
     need(table, "easy_image", "hard_image", "easy_t", "hard_t", "easy_sigma_hat", "hard_sigma_hat")
-    figure, axes = canvas(2 * len(table), len(SHOWN), PAGE, 0.8 + len(SHOWN) * PAGE / (2 * len(table)))
+    figure, axes = canvas(2 * len(table), len(SHOWN), PAGE, 0.55 + len(SHOWN) * PAGE / (2 * len(table)))
     _columns(axes, table[["easy_image", "hard_image"]].to_numpy().ravel(), pictures)
     for pair, row in enumerate(table.itertuples()):
         axes[0, 2 * pair].set_title(f"pair {pair + 1}", fontsize=7, pad=3)

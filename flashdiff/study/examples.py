@@ -22,7 +22,7 @@ CHOSEN = {"easy": 0.2, "hard": 0.8}
 """Where the two stand among all images of a comparison by predicted severity."""
 STARTS = 5
 """Starts that both images walk from, whatever their severity."""
-DRAWS = 4
+DRAWS = 2
 """Walks from each of these starts, which differ in the noise of their steps."""
 POINTS = 7
 """Indices of a long walk at which its image is kept."""
