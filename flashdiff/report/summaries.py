@@ -42,7 +42,7 @@ def severity_metrics(
     """
     sigma, sbar = (rows[name].to_numpy() for name in ("sigma_hat", "sbar"))
     if correlations is None:
-        correlations = severity_correlations(rows, n_resamples, seed)
+        correlations = severity_correlations(rows, n_resamples, seed, ("t", "sbar"))
     against = correlations.set_index("sigma_hat against")
     summary: dict = {"distances": distance_names(distances, len(rows))}
     for name in CORRELATIONS:

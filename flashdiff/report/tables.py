@@ -1,6 +1,6 @@
 """Tables of the reports: per-image rows in, one small data frame out; saved as CSV and LaTeX."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +134,8 @@ def headroom(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFram
 
 
 def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:
-    """One row per degradation, solver and method, controls left out: mean cost and quality, and the Frechet distance.
+    """One row per degradation, solver and method, controls left out: mean cost and quality, and the Frechet distance where
+    one was measured.
 
     ``summaries``: (degradation, solver) -> what :func:`flashdiff.report.summaries.reconstruction_metrics` says, with "frechet".
     """
@@ -148,7 +149,8 @@ def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:
             frechet = _number(summary.get("frechet", {}).get(method, {}).get("value"))
             head = {"degradation": degradation, "solver": solver, "method": method}
             table.append(head | means | {"frechet": frechet})
-    return pd.DataFrame(table)
+    table = pd.DataFrame(table)
+    return table if table.frechet.notna().any() else table.drop(columns="frechet")
 
 
 def across_solvers(rows: Mapping[tuple[str, str], pd.DataFrame], n_resamples: int, seed: int = 0) -> pd.DataFrame:
@@ -171,10 +173,13 @@ def across_solvers(rows: Mapping[tuple[str, str], pd.DataFrame], n_resamples: in
     return pd.DataFrame(table)
 
 
-def severity_correlations(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
-    """Correlation of sigma_hat with the level, the true latent error, and the quality of D(z_hat), with intervals."""
+def severity_correlations(
+    rows: pd.DataFrame, n_resamples: int, seed: int = 0, against: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """Correlation of sigma_hat with other columns, with intervals; by default with the level, the true latent error, and the
+    quality of D(z_hat)."""
     table = []
-    for name in ("t", "sbar", *(measure.name for measure in in_figures())):
+    for name in ("t", "sbar", *(measure.name for measure in in_figures())) if against is None else against:
         row: dict = {"sigma_hat against": name}
         for kind, correlation in CORRELATIONS.items():
             columns = (rows.sigma_hat.to_numpy(), rows[name].to_numpy())
