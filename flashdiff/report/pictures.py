@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from flashdiff.datasets.splits import to_bytes
 from flashdiff.report.style import emptied, need
 from flashdiff.study.methods import adaptive, flash_method, main_rule, rules
 from flashdiff.study.records import read_json, write_json
@@ -34,7 +35,8 @@ def save_row(rows: pd.DataFrame, images: Mapping[str, np.ndarray], folder: str |
         cells = []
         for name in ("measurement", "no_diffusion", "full_length", flash, "truth"):
             file = f"{kind}-{name}.png"
-            Image.fromarray(_pixels(images[name][k])).save(folder / file)
+            pixels = to_bytes(images[name][k])
+            Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(folder / file)
             cell = {"name": name, "file": file}
             if name in by_method:
                 line = by_method[name].loc[k]
@@ -59,9 +61,3 @@ def read_row(reports: Path, folder: str, pairs: list[tuple[str, str]]) -> dict |
         for cell in image["cells"]:
             cell["path"] = f"{folder}/{cell['file']}"
     return row
-
-
-def _pixels(image: np.ndarray) -> np.ndarray:
-    """An image (C, H, W) in [-1, 1] as bytes: (H, W) for one channel, (H, W, 3) for three."""
-    pixels = np.round((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
-    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
