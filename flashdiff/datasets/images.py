@@ -200,7 +200,7 @@ def _opaque(image: Image.Image, raw: str) -> Image.Image:
         return _eight_bits(image, tags)
     if image.mode in ("La", "RGBa"):  # multiplied by the opacity already
         return Image.merge(image.mode[:-1], image.split()[:-1])
-    grey = image.mode in ("1", "L", "LA")
+    grey = image.mode in ("1", "L", "LA") or raw == "LA;16B"  # which Pillow decodes into mode RGBA
     solid = "L" if grey else "RGB"
     if not image.has_transparency_data:
         return image.convert(solid)

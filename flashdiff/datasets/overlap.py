@@ -19,7 +19,7 @@ RULE = (
 )
 PAIRS = (("test", "train"), ("test", "validation"), ("validation", "train"))
 """Of the first, which is tested or chosen on, the images are counted that the second has, too."""
-_BLOCKS, _ROWS = 8, 256
+_BLOCKS, _ROWS = 12, 256
 
 
 def count_overlap(folder: str | Path) -> dict:
@@ -58,7 +58,7 @@ def _chunk(images: np.ndarray) -> int:
 def _signatures(split: Split) -> np.ndarray:
     """Unit vectors (n, d) float32 whose inner product is an upper bound of the correlation of two images; 0 for one colour.
 
-    Normalised pixels are projected on the 8 x 8 blocks of every channel; one entry more holds the length of what is left
+    Normalised pixels are projected on the 12 x 12 blocks of every channel; one entry more holds the length of what is left
     over, of which the bound assumes that it points the same way in both images.
     """
     _, height, width = split.images.shape[1:]
