@@ -128,13 +128,14 @@ def read_images(files: Iterable[ImageFile], image_size: int, channels: int) -> I
     several: list[str] = []
     problems: list[ValueError] = []
     number = 0
-    for file, reading in _ahead(files, image_size, channels, several.append):
+    for file, reading, told in _ahead(files, image_size, channels):
         number += 1
         try:
             image = reading.result()
         except ValueError as error:
             problems.append(error)
         else:
+            several += [file.path] if told else []
             if not problems:
                 yield file, image
     if problems:
@@ -150,16 +151,16 @@ def several_taken(names: list[str]) -> str:
     return f"{len(names)} files hold several pictures ({shown}): the first of each is taken."
 
 
-def _ahead(
-    files: Iterable[ImageFile], image_size: int, channels: int, several: Callable[[str], object]
-) -> Iterator[tuple[ImageFile, Future]]:
+def _ahead(files: Iterable[ImageFile], image_size: int, channels: int) -> Iterator[tuple[ImageFile, Future, list[str]]]:
+    """Every file, its image to come, and a list that is empty unless the file holds several pictures."""
     Image.init()  # Pillow loads its decoders on first use, and another thread would meanwhile find some of them missing
     threads = min(8, os.cpu_count() or 1)  # decoding and resizing leave the interpreter to the others
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque = deque()
         for file in files:
-            name = f"{file.field}: {file.path}"
-            waiting.append((file, pool.submit(read_image, file.content, image_size, channels, name, several)))
+            name, told = f"{file.field}: {file.path}", []
+            reading = pool.submit(read_image, file.content, image_size, channels, name, told.append)
+            waiting.append((file, reading, told))
             if len(waiting) > 2 * threads:
                 yield waiting.popleft()
         yield from waiting
