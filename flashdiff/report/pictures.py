@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from flashdiff.datasets.splits import to_bytes
 from flashdiff.report.style import emptied, need
 from flashdiff.study.methods import flash_method, main_rule, rules
 from flashdiff.study.records import read_json, write_json
@@ -48,7 +49,8 @@ def save_row(
         }
         for name, walk in walks.items():
             file = f"{kind}-{name}.png"
-            Image.fromarray(_pixels(images[walk or name][k])).save(folder / file)
+            pixels = to_bytes(images[walk or name][k])
+            Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(folder / file)
             cell = {"name": name, "file": file}
             if walk is not None:
                 cell |= {"psnr": round(float(lines.psnr[walk]), 2), "nfe": int(lines.nfe[walk])}
@@ -72,9 +74,3 @@ def read_row(reports: Path, folder: str, pairs: list[tuple[str, str]]) -> dict |
         for cell in image["cells"]:
             cell["path"] = f"{folder}/{cell['file']}"
     return row
-
-
-def _pixels(image: np.ndarray) -> np.ndarray:
-    """An image (C, H, W) in [-1, 1] as bytes: (H, W) for one channel, (H, W, 3) for three."""
-    pixels = np.round((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
-    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
