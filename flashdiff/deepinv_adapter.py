@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from flashdiff.degradations import Degradation, Measurement, State
+from flashdiff.devices import outside_inference_mode
 from flashdiff.flash import Flash, FullLength
 
 try:
@@ -68,6 +69,7 @@ class DeepinvDegradation(Degradation):
     ids: np.ndarray | None = None
     _batch: State = field(init=False, repr=False)
 
+    @outside_inference_mode()  # so that the copy's tensors admit gradients
     def __post_init__(self):
         if not isinstance(self.physics, Physics):
             raise TypeError(f"physics: {type(self.physics).__name__}; give a deepinv.physics.Physics.")
@@ -150,6 +152,7 @@ def _shape(value: object) -> tuple[int, ...] | str:
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
+@outside_inference_mode()
 def measurement_from_deepinv(
     y: Tensor,
     physics: Physics,

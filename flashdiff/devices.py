@@ -1,8 +1,11 @@
 """Where this process computes, and in which precision."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 
 def on_cpus() -> bool:
@@ -40,3 +43,28 @@ def resolve_precision(name: str) -> str:
     if name != "auto":
         return name
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+
+
+@contextmanager
+def outside_inference_mode() -> Iterator[None]:
+    """Where gradients are taken: leaves the caller's ``torch.inference_mode()``, which forbids them, for ``no_grad``.
+
+    What is computed here, copies included, is made of normal tensors. Without that mode nothing happens.
+    """
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():  # in this order: leaving the mode turns gradients on
+        yield
+
+
+def as_normal_tensors(module: nn.Module) -> None:
+    """Replace, in place, what of a module was made under ``torch.inference_mode()``: no gradient can go through that."""
+    with outside_inference_mode(), torch.no_grad():
+        for part in module.modules():
+            for name, value in part._parameters.items():
+                if value is not None and value.is_inference():
+                    part._parameters[name] = nn.Parameter(value.clone(), value.requires_grad)
+            for name, value in part._buffers.items():
+                if value is not None and value.is_inference():
+                    part._buffers[name] = value.clone()

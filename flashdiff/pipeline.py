@@ -14,7 +14,10 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
+from flashdiff.assumptions import check_class, check_fields, check_signal
 from flashdiff.degradations import Degradation, Measurement, Operator, State, build, check_level
+from flashdiff.devices import outside_inference_mode
+from flashdiff.diffusers_folder import name_scaling_factor
 from flashdiff.flash import COUNTS, Flash
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder
@@ -66,6 +69,7 @@ class FlashPipeline(DiffusionPipeline):
         few_steps: dict | None = None,
     ):  # fmt: skip
         super().__init__()
+        name_scaling_factor(vae)
         kind, encoder = scheduler.config.get("prediction_type", "epsilon"), severity_encoder.config
         if kind != "epsilon" or not hasattr(scheduler, "alphas_cumprod"):
             raise ValueError(f"scheduler: {type(scheduler).__name__} of {kind!r}; give a DDPMScheduler of 'epsilon'.")
@@ -78,6 +82,7 @@ class FlashPipeline(DiffusionPipeline):
         ):
             if own != other:
                 raise ValueError(f"{field}: {own}, the prior's is {other}; give parts that were trained together.")
+        _check_prior(vae, unet, scheduler, pixel_unshuffle)
         known = dict(degradation or {})
         if "members" in known:  # of a mixture; kept as pairs, because by its place a member gets its images
             known["members"] = dict(known["members"])
@@ -140,7 +145,8 @@ class FlashPipeline(DiffusionPipeline):
         if owner and slash and Path(owner).is_dir() and not Path(path).exists():
             what = f"pipeline: '{path}' is not there, although the folder {owner} is"
             raise FileNotFoundError(f"{what}; give a folder that save_pretrained wrote, or a hub id.")
-        return super().from_pretrained(path, **kwargs)
+        with outside_inference_mode():  # weights made in that mode would admit no gradients
+            return super().from_pretrained(path, **kwargs)
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs) -> str:
@@ -305,6 +311,17 @@ class FlashPipeline(DiffusionPipeline):
             kind = f"{type(images).__name__} of dtype {getattr(images, 'dtype', None)}"
             raise ValueError(f"measurement: {kind}; give floats around [-1, 1] (B, C, H, W), or pictures.")
         return images.to(self.device, self.severity_encoder.dtype)
+
+
+def _check_prior(vae: ModelMixin, unet: UNet2DModel, scheduler: SchedulerMixin, pixel_unshuffle: int) -> None:
+    """ValueError unless the parts are what the method assumes of a prior (:mod:`flashdiff.assumptions`)."""
+    parts = {"denoiser": unet, "autoencoder": vae, "scheduler": scheduler}
+    for part, component in parts.items():
+        check_class(part, type(component).__name__, f"pipeline: the {part}")
+    index = {"index": {"pixel_unshuffle": pixel_unshuffle}}
+    model = {part: component.config for part, component in parts.items()}
+    check_fields(model | index, {part: f"pipeline: the {part}" for part in parts})
+    check_signal(scheduler.alphas_cumprod, "pipeline: the scheduler")
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flashdiff.assumptions import check_class, check_fields, check_signal
 from flashdiff.batch import per_sample, slice_size
-
-AUTOENCODERS = ("vqvae", "vae")
+from flashdiff.devices import as_normal_tensors, outside_inference_mode
+from flashdiff.diffusers_folder import AUTOENCODERS, is_checkpoint, locate, name_scaling_factor, read_parts
 
 
 class Prior(nn.Module):
@@ -26,56 +27,45 @@ class Prior(nn.Module):
     factor (r^2 times the channels at 1/r of the resolution), 1 for published models.
 
     Shapes: images x (B, C, H, W) in [-1, 1]; latents z (B, c, h, w), scaled to about unit variance; i (B,) int64
-    diffusion indices 0..N-1, and -1 for clean.
+    diffusion indices 0..N-1, and -1 for clean. Raises ValueError for a model that is not what the method assumes
+    (:mod:`flashdiff.assumptions`). A VQ autoencoder that names no scaling_factor has 1.
     """
 
     def __init__(self, autoencoder: nn.Module, unet: nn.Module, alphas_cumprod: Tensor, pixel_unshuffle: int = 1):
         super().__init__()
+        name_scaling_factor(autoencoder)
+        check_class("autoencoder", type(autoencoder).__name__, "prior: the autoencoder")
+        check_class("denoiser", type(unet).__name__, "prior: the denoiser")
+        model = {"autoencoder": autoencoder.config, "denoiser": unet.config}
+        steps = {"scheduler": {"num_train_timesteps": len(alphas_cumprod)}}
+        index = {"index": {"pixel_unshuffle": pixel_unshuffle}}
+        check_fields(model | steps | index, {part: f"prior: the {part}" for part in (*model, *steps)})
+        check_signal(alphas_cumprod, "prior: the scheduler")
         self.autoencoder, self.unet, self.pixel_unshuffle = autoencoder, unet, pixel_unshuffle
         self.quantised = hasattr(autoencoder, "quantize")
         self.scaling_factor = float(autoencoder.config.scaling_factor)
-        # abar of "clean" is appended, so that index -1 means clean; in the bare table it would mean the noisiest step.
-        table = torch.cat([alphas_cumprod.double(), torch.ones(1, dtype=torch.float64)])
-        self.register_buffer("abar", table, persistent=False)
+        with outside_inference_mode():
+            # abar of "clean" is appended, so that index -1 means clean; in the bare table it would mean the noisiest step.
+            table = torch.cat([alphas_cumprod.double(), torch.ones(1, dtype=torch.float64)])
+            self.register_buffer("abar", table, persistent=False)
+            as_normal_tensors(self)
         self.requires_grad_(False)
         self.eval()
 
     @classmethod
+    @outside_inference_mode()
     def from_pretrained(cls, path: str | Path) -> Self:
         """Load a diffusers folder or a hub id; original checkpoints: :mod:`flashdiff.weights.compvis`.
 
-        Raises FileNotFoundError or ValueError naming what is missing.
+        Weights in half precision are read where there are no others. Raises FileNotFoundError or ValueError with one
+        sentence: what is missing, or which field is not what the method assumes (:mod:`flashdiff.assumptions`).
         """
-        from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DModel, VQModel
-
-        if Path(path).suffix == ".ckpt":
+        if is_checkpoint(path):
             raise ValueError(
                 f"prior: {path} is an original checkpoint; give it to flashdiff.weights.compvis.load_compvis_prior, or make a "
                 "folder of it with `flashdiff convert`."
             )
-        try:
-            index = DiffusionPipeline.load_config(str(path))
-        except OSError as error:
-            raise FileNotFoundError(
-                f"prior: no diffusers folder or hub model at '{path}' (model_index.json is missing); run `make study` "
-                "once, or give the path of a folder written by save_pretrained."
-            ) from error
-        found = [name for name in AUTOENCODERS if name in index]
-        if not found or "unet" not in index or "scheduler" not in index:
-            raise ValueError(
-                f"prior: {path}/model_index.json lists {sorted(index)}; vqvae or vae, unet and scheduler are needed."
-            )
-        kind = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}.get(index[found[0]][1])
-        if kind is None:
-            raise ValueError(f"prior: autoencoder class {index[found[0]][1]} is not one of AutoencoderKL, VQModel.")
-        autoencoder = kind.from_pretrained(path, subfolder=found[0])
-        unet = UNet2DModel.from_pretrained(path, subfolder="unet")
-        scheduler = DDPMScheduler.from_pretrained(path, subfolder="scheduler")
-        if scheduler.config.prediction_type != "epsilon":
-            raise ValueError(
-                f"prior: prediction_type is {scheduler.config.prediction_type!r}; only 'epsilon' is supported."
-            )
-        return cls(autoencoder, unet, scheduler.alphas_cumprod, index.get("pixel_unshuffle", 1))
+        return cls(*read_parts(locate(path)))
 
     def save_pretrained(self, path: str | Path, scheduler_config: dict) -> None:
         """Write the ``LDMPipeline`` layout; scheduler_config are the keyword arguments of diffusers' DDPMScheduler."""

@@ -2,6 +2,9 @@
 
 Samples start at different indices, so their walks have different lengths. The denoiser takes one timestep per sample;
 hence samples at different steps share a batch, and when one finishes the next one takes its slot (continuous batching).
+
+Solvers take gradients, so what works on samples here leaves the caller's ``torch.inference_mode()``; the loop itself cannot,
+because it yields to the caller in between.
 """
 
 import time
@@ -17,7 +20,7 @@ from tqdm import tqdm
 
 from flashdiff.batch import Stream, normal
 from flashdiff.degradations import Measurement, Operator
-from flashdiff.devices import resolve_precision
+from flashdiff.devices import as_normal_tensors, outside_inference_mode, resolve_precision
 from flashdiff.prior import Prior
 from flashdiff.solvers import COSTS, Solver, check
 
@@ -80,6 +83,7 @@ class _Slots:
     def __len__(self) -> int:
         return len(self.schedule)
 
+    @outside_inference_mode()
     def keep(self, positions: np.ndarray) -> "_Slots":
         at = torch.from_numpy(positions).to(self.z.device)
         return _Slots(
@@ -91,6 +95,7 @@ class _Slots:
         )
 
     @staticmethod
+    @outside_inference_mode()
     def join(parts: list["_Slots"]) -> "_Slots":
         if len(parts) == 1:
             return parts[0]
@@ -146,6 +151,7 @@ class _Queue:
                 f"start: {int(start.min())}..{int(start.max())}; indices lie in -1..{self.prior.n_steps - 1}."
             )
 
+    @outside_inference_mode()
     def take(self, count: int) -> list[_Slots]:
         """Up to ``count`` samples, ready to walk; fewer only when all chunks are used up."""
         parts = []
@@ -205,6 +211,7 @@ def sample(
     device = prior.abar.device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(mixed_precision) == "bf16")
     queue = _Queue(prior, solver, chunks)
+    as_normal_tensors(prior)
     finished, began = 0, time.perf_counter()
     parts = queue.take(batch_size)
     with tqdm(total=queue.steps, desc=title, unit="step", mininterval=1.0, disable=not progress) as bar:
@@ -229,6 +236,7 @@ def sample(
             parts = [slots]
 
 
+@outside_inference_mode()
 def _advance(
     prior: Prior, solver: Solver, measurement: Measurement, slots: _Slots, seed: int, watch: Watch | None
 ) -> _Slots:
@@ -254,6 +262,7 @@ def _advance(
     return replace(slots, z=step.z.to(slots.z.dtype), schedule=schedule, record=record)
 
 
+@outside_inference_mode()
 @torch.no_grad()
 def _finish(prior: Prior, slots: _Slots) -> Finished:
     r = slots.record

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from flashdiff.diffusers_folder import is_checkpoint
 from flashdiff.study import digests, progress
 from flashdiff.study.place import STAGE
 from flashdiff.study.schema import Study, StudyError, load, select
@@ -227,9 +228,7 @@ def _paths(study: Study) -> list[tuple[str, str]]:
             found += [(f"{section}.list", source.list)]
     if prior.kind == "use_prior" and (prior.path.count("/") > 1 or prior.path.startswith(".")):
         found += [("prior.path", prior.path)]
-        found += (
-            [("prior.path", str(Path(prior.path).with_name("config.yaml")))] if prior.path.endswith(".ckpt") else []
-        )
+        found += [("prior.path", str(Path(prior.path).with_name("config.yaml")))] if is_checkpoint(prior.path) else []
     for name, entry in study.degradations.items():
         weights = getattr(entry, "weights", None)
         found += [(f"degradations.{name}.weights", None if weights and "://" in weights else weights)]

@@ -1,6 +1,7 @@
 """Published Lightning checkpoints as data: read without running anything in them, every tensor accounted for."""
 
 import re
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,16 @@ it is needed, so these names, and no others, get classes that do nothing."""
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The ``state_dict`` of a Lightning checkpoint, mapped from disk, and all that stands beside it.
 
-    Read as data: raises FileNotFoundError, or ValueError for a file that refers to code, is no checkpoint or holds no
-    ``state_dict`` of tensors.
+    The suffix does not matter, nor whether the file has the format before torch 1.6 or half precision. Read as data: raises
+    FileNotFoundError, or ValueError for a file that refers to code, is no checkpoint or holds no ``state_dict`` of tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint: there is no file '{path}'; give the path of the published .ckpt.")
     try:
         with torch.serialization.safe_globals(STAND_INS):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            # Files of the format before torch 1.6 are no zip archives, and cannot be mapped.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # bytes of another kind make the reader raise whatever they happen to
         reason = " ".join(str(error).split())
         if named := re.search(r"GLOBAL (\S+)", reason):
@@ -53,6 +55,12 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
                 " loaded; give the published file, or save its state_dict and its settings as tensors, dicts, lists,"
                 " strings and numbers."
             ) from None
+        if "legacy .tar format" in reason:
+            raise ValueError(
+                f"checkpoint: {path} is of the format before torch 0.1.10, which cannot be read as data; load it with the torch"
+                " that it is from, and save its tensors with this one."
+            ) from None
+        reason = reason.partition(" In PyTorch 2.6")[0]  # what follows advises to execute the file
         raise ValueError(
             f"checkpoint: {path} is not readable as tensors ({reason[:200]}); give the published .ckpt."
         ) from None

@@ -83,7 +83,10 @@ def read_compvis(checkpoint: str | Path, config: str | Path, *, ema: bool = True
     spare |= {key for key in state if key.startswith(f"{FIRST_STAGE}loss.")}  # discriminator and perceptual loss
     account(checkpoint, state, needed, spare)
     for key, values in schedule.items():
-        if not torch.allclose(state[key].double(), values, rtol=1e-5, atol=1e-7):
+        rounding = (
+            torch.finfo(state[key].dtype).eps if state[key].is_floating_point() else 0.0
+        )  # of half precision, say
+        if not torch.allclose(state[key].double(), values, rtol=max(1e-5, rounding), atol=1e-7):
             raise ValueError(
                 f"checkpoint: {checkpoint}: {key} is not what linear_start {parameters.linear_start}, linear_end"
                 f" {parameters.linear_end} and timesteps {parameters.timesteps} of {config} give; give the config.yaml"

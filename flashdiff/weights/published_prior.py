@@ -1,36 +1,54 @@
 """Priors from elsewhere, put in place as a diffusers folder: another folder, a model of the hub, a CompVis checkpoint."""
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from flashdiff.prior import AUTOENCODERS, Prior
+import numpy as np
+
+from flashdiff.devices import device
+from flashdiff.diffusers_folder import AUTOENCODERS, is_checkpoint, locate
+from flashdiff.prior import Prior
 from flashdiff.weights.compvis import read_compvis
+from flashdiff.weights.denoiser_check import check_denoiser
 from flashdiff.weights.published_severity import load_published
 
+CHECKED = "denoiser_check.csv"
+"""What :func:`flashdiff.weights.denoiser_check.check_denoiser` found, in the folder of a prior that was taken."""
 
-def take_prior(source: str | Path, target: str | Path, severity: Mapping[str, str | Path] | None = None) -> Prior:
+
+def take_prior(
+    source: str | Path,
+    target: str | Path,
+    severity: Mapping[str, str | Path] | None = None,
+    images: np.ndarray | None = None,
+) -> Prior:
     """Put a prior into the folder ``target``, which it replaces, and return it.
 
     source: a folder, copied with what lies beside the model (card, features); the id of a model on the hub, downloaded;
     or a CompVis .ckpt with its config.yaml beside it, converted. severity: by degradation, the .ckpt of a published
     severity encoder of this prior, converted to ``target/severity/DEGRADATION``; those of another study stay there.
-    All is read before ``target`` is touched; raises as :meth:`Prior.from_pretrained` and :func:`load_published` do,
-    FileNotFoundError for a model that cannot be downloaded.
+    images: uint8 (n, C, H, W) of the study, on which the denoiser is checked; what it answered is kept in CHECKED.
+    All is read and checked before ``target`` is touched; raises as :meth:`Prior.from_pretrained`, :func:`load_published` and
+    :func:`flashdiff.weights.denoiser_check.check_denoiser` do, FileNotFoundError for a model that cannot be downloaded.
     """
     source, target = Path(source), Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
         complete = Path(folder) / target.name
-        if source.suffix == ".ckpt":
+        if is_checkpoint(source):
             prior = convert_compvis(source, source.with_name("config.yaml"), complete)
         else:
-            local = source if source.is_dir() else _download(str(source))
+            local = locate(source)
             prior = Prior.from_pretrained(local)
             # follows the links of the hub's cache
-            shutil.copytree(local, complete, ignore=shutil.ignore_patterns("severity"))
+            shutil.copytree(local, complete, ignore=shutil.ignore_patterns("severity", CHECKED))
+            _write_scaling_factor(prior, complete)
+        if images is not None:
+            check_denoiser(prior.to(device()), images).to_csv(complete / CHECKED, index=False, float_format="%.6g")
         for degradation, checkpoint in (severity or {}).items():
             load_published(checkpoint, prior).save_pretrained(complete / "severity" / degradation)
         shutil.rmtree(target, ignore_errors=True)
@@ -57,15 +75,10 @@ def convert_compvis(checkpoint: str | Path, config: str | Path, target: str | Pa
     return prior
 
 
-def _download(hub_id: str) -> Path:
-    """The folder of a model of the hub in its local cache, with what a prior needs of it."""
-    from huggingface_hub import snapshot_download
-
-    parts = [f"{name}/*" for name in (*AUTOENCODERS, "unet", "scheduler")]
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=["model_index.json", *parts]))
-    except Exception as error:  # offline, unknown, gated: each of the hub's libraries has its own classes for it
-        raise FileNotFoundError(
-            f"prior.path: there is no folder '{hub_id}', and the hub does not give that model "
-            f"({str(error).splitlines()[0]}); give a folder, or connect to the network and run again."
-        ) from error
+def _write_scaling_factor(prior: Prior, folder: Path) -> None:
+    """Name the scaling_factor in a folder whose configuration does not, so that no other reader takes its own default."""
+    for path in (folder / name / "config.json" for name in AUTOENCODERS):
+        if path.is_file() and "scaling_factor" not in (content := json.loads(path.read_text(encoding="utf-8"))):
+            path.write_text(
+                json.dumps(content | {"scaling_factor": prior.scaling_factor}, indent=2) + "\n", encoding="utf-8"
+            )
