@@ -23,7 +23,7 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study compare test test-fast lab explore figures prior pretrain tune seeds ablation bench readme lint study-exists
+.PHONY: help study compare test test-fast lab explore figures prior pretrain tune baseline seeds ablation bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
@@ -34,7 +34,7 @@ study: $(INSTALLED) study-exists ## run the study: every stage whose inputs chan
 	@$(report)
 
 figures: $(INSTALLED) study-exists ## draw all figures and tables and write the report again from the results at hand
-	@$(dvc) --force --single-item show_prior order correlate compare speedup frontier show_ablation report
+	@$(dvc) --force --single-item show_prior order correlate compare speedup frontier show_examples show_ablation report
 	@$(report)
 
 compare: $(INSTALLED) study-exists ## what differs between the experiments of `dvc exp run`, in a table that fits the terminal
@@ -52,6 +52,10 @@ pretrain: $(INSTALLED) ## train the shipped severity encoder anew (an hour and a
 tune: $(INSTALLED) study-exists ## tune all step sizes and few-step walks anew on validation images; `make study` then follows
 	@$(dvc) train_severity
 	@$(dvc) --force --single-item tune tune_budgets
+
+baseline: $(INSTALLED) study-exists ## walk the full-length baselines anew (nine minutes a pair on two cores); `make study` then follows
+	@$(dvc) train_severity tune
+	@$(dvc) --force --single-item baseline
 
 seeds: $(INSTALLED) study-exists ## walk with encoders of other training seeds anew; `make study` then follows
 	@$(dvc) train_severity tune tune_budgets

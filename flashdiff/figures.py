@@ -15,23 +15,32 @@ import importlib
 
 _HOME = {
     "ablation": "ablation",
+    "calibration": "encoder_figures",
     "degradation_levels": "image_figures",
+    "error_statistics": "encoder_figures",
     "frontier": "frontier_figures",
     "gain_by_severity": "frontier_figures",
     "gain_over_fixed": "frontier_figures",
+    "gains_of_pairs": "pair_figures",
     "image_grid": "image_figures",
+    "learning_curve": "encoder_figures",
     "matched_pairs": "image_figures",
+    "ordering_by_pair": "encoder_figures",
     "outliers": "image_figures",
+    "overview": "example_figures",
+    "quality_against_steps": "comparison_figures",
+    "quality_of_methods": "comparison_figures",
     "reconstructions": "image_figures",
     "save": "style",
-} | dict.fromkeys(
-    (
-        "calibration", "error_statistics", "gains_of_pairs", "learning_curve", "ordering_by_pair",
-        "quality_against_steps", "quality_of_methods", "severity_against_level", "severity_against_level_per_image",
-        "severity_shares", "start_distribution", "starts_by_severity", "wall_clock",
-    ),
-    "figures",
-)  # fmt: skip
+    "severity_against_level": "encoder_figures",
+    "severity_against_level_per_image": "encoder_figures",
+    "severity_shares": "encoder_figures",
+    "start_distribution": "comparison_figures",
+    "starts_by_severity": "comparison_figures",
+    "starts_of_images": "example_figures",
+    "trajectories": "example_figures",
+    "wall_clock": "comparison_figures",
+}
 """Figure -> the module of flashdiff.report that draws it; loaded on first use, so that the import is light."""
 __all__ = sorted(_HOME)
 

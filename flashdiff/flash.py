@@ -13,7 +13,7 @@ from torch import Tensor
 from flashdiff.batch import Stream, normal
 from flashdiff.degradations import Measurement
 from flashdiff.prior import Prior
-from flashdiff.sampling import Chunk, EngineReport, Finished, sample
+from flashdiff.sampling import Chunk, EngineReport, Finished, Watch, sample
 from flashdiff.severity import Severity, SeverityEncoder
 from flashdiff.solvers import Solver, check
 from flashdiff.starts import PublishedStart, Start
@@ -77,11 +77,13 @@ class _Method:
         title: str | None = None,
         total: int | None = None,
         report: EngineReport | None = None,
+        watch: Watch | None = None,
     ) -> Iterator[Finished]:
         """Reconstruct any number of measurements, some at a time: yields samples as they finish (not clipped).
 
         The measurements may come from a generator: the next ones are asked for when slots of the batch fall free, so
-        memory holds a few of them, whatever their number. ``total`` images, for the progress bar.
+        memory holds a few of them, whatever their number. ``total`` images, for the progress bar; ``watch`` sees every latent
+        on its way.
         """
         chunks = map(self._chunk, measurements, itertools.repeat(None) if severities is None else severities)
         return sample(
@@ -95,6 +97,7 @@ class _Method:
             progress=self.progress,
             total=total,
             report=report,
+            watch=watch,
         )
 
 

@@ -9,7 +9,7 @@ because it yields to the caller in between.
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,6 +23,9 @@ from flashdiff.degradations import Measurement, Operator
 from flashdiff.devices import as_normal_tensors, outside_inference_mode, resolve_precision
 from flashdiff.prior import Prior
 from flashdiff.solvers import COSTS, Solver, check
+
+Watch = Callable[[np.ndarray, np.ndarray, Tensor], None]
+"""What is told before every step where the samples stand: image ids (B,), indices (B,), and z (B, c, h, w) there."""
 
 
 @dataclass
@@ -188,6 +191,7 @@ def sample(
     progress: bool = True,
     total: int | None = None,
     report: EngineReport | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Finished]:
     """Reverse diffusion of every sample from its own start; yields samples as they finish.
 
@@ -195,7 +199,8 @@ def sample(
     whatever the number of images. All chunks hold the same kind of measurement. The noise of a step is keyed by (seed,
     image id, index), so a full-length run and a Flash run of one image share it at equal indices, and neither batch_size
     nor the order of samples changes a result. mixed_precision: "no", "bf16" (autocast), or "auto": bf16 on GPUs that
-    have it. ``total`` images, for the progress bar, where more come than the first chunk holds.
+    have it. ``total`` images, for the progress bar, where more come than the first chunk holds. ``watch`` sees every latent
+    on its way.
 
     Raises ValueError when start is outside -1..N-1, when sizes do not fit, or when the solver needs an adjoint that the
     degradation does not have.
@@ -224,7 +229,7 @@ def sample(
                 bar.total = queue.steps
                 continue
             with autocast:
-                slots = _advance(prior, solver, queue.chunk.measurement, slots, seed)
+                slots = _advance(prior, solver, queue.chunk.measurement, slots, seed, watch)
             report.calls += 1
             report.sample_steps += len(slots)
             bar.update(len(slots))
@@ -232,11 +237,15 @@ def sample(
 
 
 @outside_inference_mode()
-def _advance(prior: Prior, solver: Solver, measurement: Measurement, slots: _Slots, seed: int) -> _Slots:
+def _advance(
+    prior: Prior, solver: Solver, measurement: Measurement, slots: _Slots, seed: int, watch: Watch | None
+) -> _Slots:
     """One solver step of every sample in the batch."""
     at = np.array([indices[0] for indices in slots.schedule])
     to = np.array([indices[1] if len(indices) > 1 else -1 for indices in slots.schedule])
     device = slots.z.device
+    if watch is not None:
+        watch(slots.record["id"], at, slots.z)
 
     def noise(draw: int = 0) -> Tensor:
         key = {"seed": seed, "step": at.tolist(), "stream": Stream.REVERSE_STEP, "draw": draw}

@@ -114,6 +114,38 @@ def exact_rows(n=12):
     return pd.concat(parts, ignore_index=True)
 
 
+EXAMPLE_STARTS = (3, 9, 27, 81, 243)
+
+
+def example_rows():
+    """What examples.walk says of an easy image, best from start 9, and a hard one, best from start 81; four draws of each."""
+    shared = {"kind": ["easy", "hard"], "image": [4, 7], "t": [0.2, 0.8], "sigma_hat": [0.1, 0.5], "sbar": [0.12, 0.45]}
+    walks = [("no_diffusion", 0, (-1, -1), 24.0), ("full_length", 0, (999, 999), 25.0)]
+    walks += [("flash_published", 0, (6, 112), 25.5), ("flash_consistent", 0, (6, 112), 26.0)]
+    walks += [(f"fixed_{start}", draw, (start, start), None) for start in EXAMPLE_STARTS for draw in range(4)]
+    walks += [("6/adaptive/psnr", 0, (20, 60), 26.5), ("6/adaptive/perceptual", 0, (20, 60), 26.4)]
+    parts = []
+    for walk, draw, start, psnr in walks:
+        quality = [
+            30 - abs(np.log(start[k] / best)) + draw / 10 if psnr is None else psnr for k, best in ((0, 9), (1, 81))
+        ]
+        columns = {"walk": walk, "draw": draw, "start": start, "nfe": np.asarray(start) + 1, "psnr": quality}
+        parts.append(pd.DataFrame(shared | columns | {"perceptual": 0.1, "ssim": 0.9, "frame_psnr": 25.0}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def example_arrays():
+    """The arrays beside :func:`example_rows`: pictures of 16 x 16 pixels, every one another."""
+    rng = np.random.default_rng(5)
+    rows = example_rows()
+    arrays = {name: rng.uniform(-1, 1, (2, 1, 16, 16)) for name in ("truth", "measurement", *rows.walk.unique())}
+    for name in ("full_length", "flash_published", "flash_consistent"):
+        first = rows[(rows.walk == name)].start.to_numpy()
+        arrays[f"index/{name}"] = np.stack([np.linspace(start, 0, 7).round().astype(int) for start in first])
+        arrays[f"path/{name}"] = rng.uniform(-1, 1, (2, 7, 1, 16, 16))
+    return arrays | {"z_hat": rng.normal(size=(2, 4, 8, 8)), "abar": np.linspace(0.999, 0.01, 1000)}
+
+
 GAINS = {"adaptive": 1.2, "fixed": 0.8, "forward": -0.3, "psld": 0.4, "shuffled": 0.2, "oracle": 1.3}
 """Few-step method -> what it gains over the full-length baseline, about: dB of PSNR, and ten times the perceptual distance."""
 

@@ -1,5 +1,6 @@
 """`flashdiff train`, `reconstruct` and `convert`: what a stage does, ahead of it and on as many processes as were launched."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from flashdiff.commands.studies import check_prior
@@ -52,6 +53,7 @@ def reconstruct(degradation: str, solver: str) -> str:
     check_prior()
 
     from flashdiff.devices import process_state
+    from flashdiff.study import baseline
     from flashdiff.study.comparison import RUNS, Bench, methods
     from flashdiff.study.comparison import reconstruct as run
     from flashdiff.study.records import read_json
@@ -68,7 +70,10 @@ def reconstruct(degradation: str, solver: str) -> str:
         batch_size=settings.batch_size,
         levels=settings.levels.get(degradation),
     )
-    run(bench, chosen, settings.fixed_starts, RUNS.format(pair=pair), controls=settings.controls)
+    alone = replace(bench, encoder=None)
+    full_length = baseline.walk(alone, chosen["full_length"], baseline.RUNS.format(pair=pair))
+    runs, walked = RUNS.format(pair=pair), {"full_length": full_length}
+    run(bench, chosen, settings.fixed_starts, runs, controls=settings.controls, walked=walked)
     names = [name for name, *_ in methods(bench, chosen, settings.fixed_starts, settings.controls)]
     return (
         f"{pair}: {settings.n_images} images by {len(names)} methods on {process_state().num_processes} processes; "

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageChops
+from PIL import ImageChops
 
 from flashdiff.commands.studies import repository
 from flashdiff.datasets.folder import image_names
+from flashdiff.datasets.images import open_image
 from flashdiff.messages import say
 from flashdiff.study.schema import StudyError, load
 
@@ -92,14 +93,13 @@ def look_at(folder: Path, names: Sequence[str]) -> tuple[list[int], int]:
     step = max(1, len(names) // LOOKED_AT)
     for name in names[::step]:
         try:
-            with Image.open(folder / name) as image:
-                sides.append(min(image.size))
-                image.draft("RGB", (64, 64))  # JPEG decodes to a small picture at once
-                red, green, blue = image.convert("RGB").resize((64, 64)).split()
+            opened = open_image(folder / name, f"images: {folder / name}", smallest=64)
+            sides.append(min(opened.size))
+            red, green, blue = opened.image.convert("RGB").resize((64, 64)).split()
             spread = max(ImageChops.difference(a, b).getextrema()[1] for a, b in ((red, green), (green, blue)))
             coloured += spread > 16  # of 255: JPEG leaves a trace of colour in grey pictures
-        except Exception as error:  # decoders raise whatever a broken file leads them to
-            broken.append(f"images: {folder / name} cannot be read ({error}); repair or remove it.")
+        except ValueError as error:
+            broken.append(str(error))
     if broken:
         raise StudyError("\n".join(broken))
     return sides, coloured

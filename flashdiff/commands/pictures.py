@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from flashdiff.datasets.folder import image_names
-from flashdiff.datasets.images import read_image
+from flashdiff.datasets.images import open_image, read_image, several_taken
+from flashdiff.messages import say
 from flashdiff.study.schema import StudyError
 
 
@@ -55,25 +56,29 @@ def find(paths: Iterable[Path]) -> list[Picture]:
     once: dict[Path, Picture] = {}
     for picture in found:
         once.setdefault(picture.path.resolve(), picture)
+    if len(once) < len(found):
+        say(
+            f"{len(found) - len(once)} of {len(found)} names lead to a file that another one names, too: each file is taken once."
+        )
     return list(once.values())
 
 
 def check(pictures: Sequence[Picture], size: int, channels: int) -> str | None:
-    """Whether the model can take them; returns what is to be said aloud of their colours, None for nothing.
+    """Decode them all: can the model take them? Returns what is to be said aloud of what it does not see, None for nothing.
 
     size: height and width; channels: 1 or 3. Raises StudyError, a sentence for each of another size or unreadable (ten at
     most): a measurement that is resized is another degradation, and tiles of a picture are not what the prior knows.
     """
-    problems, other = [], 0
+    problems, other, several = [], 0, []
     for picture in pictures:
         try:
-            with Image.open(picture.path) as image:
-                width, height = image.size
-                coloured = len(image.convert("RGB" if image.mode in ("P", "PA") else image.mode).getbands()) >= 3
-        except Exception as error:  # decoders raise whatever a broken file leads them to
-            problems.append(f"{picture.path}: cannot be read as an image ({error}); repair or leave it out.")
+            opened = open_image(picture.path, f"{picture.path}:")
+        except ValueError as error:
+            problems.append(str(error))
             continue
-        other += coloured != (channels == 3)
+        width, height = opened.size
+        other += (opened.image.mode == "RGB") != (channels == 3)
+        several += [picture.name] if opened.several else []
         if (width, height) != (size, size):
             problems.append(
                 f"{picture.path}: {width} x {height} pixels, but the model knows {size} x {size}; give images of that size, or "
@@ -83,14 +88,12 @@ def check(pictures: Sequence[Picture], size: int, channels: int) -> str | None:
         problems[10:] = [f"... and {len(problems) - 10} more."]
     if problems:
         raise StudyError("\n".join(problems))
-    if not other:
-        return None
-    what = (
-        "made grey (luma), because the model knows one channel"
-        if channels == 1
-        else "grey, and given to all 3 channels"
-    )
-    return f"{other} of {len(pictures)} images: {what}."
+    notes = [several_taken(several)] if several else []
+    if other:
+        grey = "made grey (luma), because the model knows one channel"
+        what = grey if channels == 1 else "grey, and given to all 3 channels"
+        notes.append(f"{other} of {len(pictures)} images: {what}.")
+    return "\n".join(notes) or None
 
 
 def find_masks(pictures: Sequence[Picture], given: Path, size: int) -> dict[str, Path]:

@@ -72,7 +72,7 @@ def restore(
     _check_results(found, out)
     encoder, words = place.encoder(degradation)
     size, channels = place.study.data.image_size, place.study.data.channels
-    colours = pictures.check(found, size, channels)
+    notes = pictures.check(found, size, channels)
     masks = None if mask is None else pictures.find_masks(found, mask, size)
     pair, walks = place.walks(degradation)
     std = entry["noise_std"] if noise_std is None else noise_std
@@ -87,8 +87,8 @@ def restore(
     say(f"Restoring with {words}.")
     if pair is not None and place.study.pairs[pair].degradation != degradation:
         say(f"No walk was tuned for {degradation}; it takes the one of {place.study.pairs[pair].degradation}.")
-    if colours:
-        say(colours)
+    if notes:
+        say(notes)
     return _run(request, found, waiting, rows, size, channels)
 
 
@@ -142,7 +142,7 @@ def _finished(found: Sequence[Picture], request: Request) -> dict[str, dict[str,
     report = request.out / "report.csv"
     if not report.is_file():
         return {}
-    with open(report, newline="", encoding="utf-8") as file:
+    with open(report, newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}
     return {
         p.name: rows[p.name]
@@ -154,7 +154,7 @@ def _finished(found: Sequence[Picture], request: Request) -> dict[str, dict[str,
 def _write_report(out: Path, found: Sequence[Picture], rows: Mapping[str, Mapping]) -> None:
     """report.csv, whole or not at all, in the order of the images."""
     part = out / ".report.csv.part"
-    with open(part, "w", newline="", encoding="utf-8") as file:
+    with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:  # names may be of any bytes
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(rows[picture.name] for picture in found if picture.name in rows)
@@ -221,7 +221,7 @@ def _batch(flash, request: Request, part: Sequence[Picture], size: int, channels
     import torch
 
     from flashdiff.commands import masks
-    from flashdiff.datasets.splits import to_float
+    from flashdiff.datasets.splits import to_bytes, to_float
     from flashdiff.degradations import Measurement, build
     from flashdiff.levels import estimate_level
 
@@ -260,5 +260,4 @@ def _batch(flash, request: Request, part: Sequence[Picture], size: int, channels
         }
         for picture, level, sigma, start, evaluations, left in columns
     ]
-    images = result.images.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).numpy()
-    return images, rows
+    return to_bytes(result.images), rows

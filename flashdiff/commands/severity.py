@@ -1,6 +1,7 @@
 """`flashdiff severity`: how hard each image is, as the severity encoder sees it."""
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -21,10 +22,12 @@ def severity(paths: Sequence[Path], degradation: str | None, study: str | None, 
     place, found = Place.find(study), pictures.find(paths)
     folder, words = place.encoder(degradation)
     prior, data = place.prior, place.study.data
-    colours = pictures.check(found, data.image_size, data.channels)
+    notes = pictures.check(found, data.image_size, data.channels)
     say(f"sigma_hat by {words}.")
-    if colours:
-        say(colours)
+    if notes:
+        say(notes)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
     expected = ExpectedPSNR.of(place.folder / TABLE)
     rows = _measure(found, folder, prior, data.image_size, data.channels, expected)
     {"table": _table, "json": _json, "csv": _csv}[style](rows)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashdiff.datasets.images import ImageFile
+from flashdiff.datasets.images import Content, ImageFile
 
 
 @dataclass(frozen=True)
@@ -15,14 +15,14 @@ class Collection:
     field: the section of the study file that asks for it, ``data`` or ``data.test_set``; messages begin with it.
     where: its place, a folder or an id. names: key of each image -> its name there, in the data set's own order; the
     same image has the same key in every layout. key_of: a line of a list -> the key of the image that it means, or None
-    when it means none. content: name -> the file's path, or its bytes.
+    when it means none. content: name -> the encoded image.
     """
 
     field: str
     where: str
     names: Mapping[str, str]
     key_of: Callable[[str], str | None]
-    content: Callable[[str], Path | bytes]
+    content: Callable[[str], Content]
 
     def file(self, key: str) -> ImageFile:
         """The encoded image of a key."""

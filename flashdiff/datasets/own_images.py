@@ -113,7 +113,8 @@ def _parts(
         )
     places = ((split, i) for split, size in sizes.items() for i in range(size))
     kept = _distinct(images, places, fixed, raw_folder / "files.csv")
-    return {split: islice(kept, size) for split, size in sizes.items()}
+    last = next(reversed(sizes))  # takes what is left, to the end: there it is said what was left out
+    return {split: kept if split == last else islice(kept, size) for split, size in sizes.items()}
 
 
 def _distinct(

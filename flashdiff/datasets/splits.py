@@ -34,6 +34,20 @@ def to_float(images: np.ndarray) -> Tensor:
     return torch.tensor(images, dtype=torch.float32).div_(127.5).sub_(1)  # copies: splits are mapped read-only
 
 
+def to_bytes(images: Tensor | np.ndarray) -> np.ndarray:
+    """Images of any shape in [-1, 1] -> uint8 0..255 of the same shape, the inverse of :func:`to_float`.
+
+    What lies beyond -1 or 1 is black or white; between two levels the nearer is taken, at half way the even one. ValueError
+    for NaN and infinite values: a walk that diverged is no picture.
+    """
+    if isinstance(images, Tensor):
+        images = images.detach().to("cpu", torch.float64 if images.dtype == torch.float64 else torch.float32).numpy()
+    if not np.isfinite(images).all():
+        bad = np.size(images) - np.count_nonzero(np.isfinite(images))
+        raise ValueError(f"image: {bad} of {np.size(images)} values are NaN or infinite; they have no colour.")
+    return np.round((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
 def write_splits(folder: str | Path, parts: Parts, source: str) -> None:
     """Write every part as NAME.npy uint8 (N, C, H, W) and NAME-labels.npy int64 (N,), and splits.json about them all.
 

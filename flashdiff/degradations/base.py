@@ -21,6 +21,9 @@ class Degradation(ABC):
 
     linear: ClassVar[bool] = False
 
+    def check_image(self, image_shape: tuple[int, int, int]) -> None:  # noqa: B027  most take any image
+        """ValueError where images (C, H, W) of that shape cannot be degraded; a study asks before anything trains."""
+
     @abstractmethod
     def prepare(self, t: Tensor, image_shape: tuple[int, int, int], ids: np.ndarray) -> State:
         """What ``apply`` needs, from t (B,), the clean image's (C, H, W) and ids (B,): tensors with leading size B."""

@@ -46,13 +46,17 @@ class EncodedBlur(Degradation):
                     f"EncodedBlur: sha256 is missing for {self.weights!r}; a download is only used with its checksum."
                 )
 
-    def prepare(self, t, image_shape, ids):
+    def check_image(self, image_shape):
         channels, height, width = image_shape
         if channels != 3 or height % STRIDE or width % STRIDE:
             raise ValueError(
                 f"EncodedBlur: the published network takes RGB images with sides in multiples of {STRIDE} pixels, not "
                 f"{channels} x {height} x {width}; NonlinearBlur takes any."
             )
+
+    def prepare(self, t, image_shape, ids):
+        self.check_image(image_shape)
+        _, height, width = image_shape
         shape = (CODE_CHANNELS, height // STRIDE, width // STRIDE)
         code = CODE_STD * normal(shape, ids, seed=self.code_seed, step=0, stream=Stream.DEGRADATION, like=t)
         return {"code": t[:, None, None, None] * code}

@@ -48,6 +48,10 @@ class Mixture(Degradation):
     def linear(self) -> bool:
         return all(member.linear for member in self.members.values())
 
+    def check_image(self, image_shape):
+        for member in self.members.values():
+            member.check_image(image_shape)
+
     def prepare(self, t, image_shape, ids):
         draw = uniform(ids, seed=self.member_seed, step=0, stream=Stream.MIXTURE, like=t.double())
         state = {"member": (draw * len(self.members)).long()}

@@ -39,6 +39,9 @@ class MotionBlur(Degradation):
         check_fields(self)
         check_range(self, "length")
 
+    def check_image(self, image_shape):
+        kernels.radius_of(self.length_max / 2, image_shape, "length_max")
+
     def prepare(self, t, image_shape, ids):
         radius = kernels.radius_of(self.length_max / 2, image_shape, "length_max")
         length = self.length_min + t * (self.length_max - self.length_min)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from flashdiff.datasets.splits import to_bytes
 from flashdiff.prior import Prior
 
 BLUE, ORANGE, GREEN, GREY = "#0173b2", "#de8f05", "#029e73", "#8c8c8c"
@@ -22,7 +23,7 @@ LEFT, RIGHT, TOP, BOTTOM = 62, 14, 34, 50
 
 def png(image: Tensor) -> bytes:
     """An image (1, C, H, W) in [-1, 1], C of 1 or 3, as the bytes of a PNG of its own size."""
-    pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    pixels = to_bytes(image[0]).transpose(1, 2, 0)
     out = BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(out, "PNG")
     return out.getvalue()

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from flashdiff.datasets.images import read_image
+from flashdiff.datasets.images import fit, open_image, read_image
 from flashdiff.datasets.splits import IDS_PER_SPLIT, SPLITS, open_split, split_ids, to_float
 from flashdiff.degradations import Degradation, Measurement, measure
 from flashdiff.explore.encoders import find, words
@@ -144,22 +143,23 @@ class Explorer:
         """A picture file of any size, made what the models take; ``note`` says how. ValueError in one sentence if unusable."""
         size, channels = self.study.data.image_size, self.study.data.channels
         try:
-            image = read_image(content, size, channels, name)
+            opened = open_image(content, name)
         except ValueError as error:
             if isinstance(error.__cause__, UnidentifiedImageError):
                 kinds = "a PNG, JPEG, WebP, GIF or TIFF file"
                 raise ValueError(f"{name} is no picture that can be read; choose {kinds}.") from None
             raise
-        with Image.open(BytesIO(content)) as opened:
-            width, height = opened.size
+        width, height = opened.size
         changes = [f"{width} x {height} pixels"]
         if width != height:
             changes.append("the largest square in the middle taken")
         if (width, height) != (size, size):
             changes.append(f"resized to {size} x {size}")
-        if channels == 1 and opened.mode not in ("1", "L"):
+        if channels == 1 and opened.image.mode != "L":
             changes.append("made grey")
-        return Picture(to_float(image[None]), OWN, name, ", ".join(changes))
+        if opened.several:
+            changes.append("the first of several pictures")
+        return Picture(to_float(fit(opened.image, size, channels)[None]), OWN, name, ", ".join(changes))
 
     @torch.no_grad()
     def look(self, degradation: str, picture: Picture, t: float, noise_std: float | None = None) -> Look:

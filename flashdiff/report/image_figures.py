@@ -60,46 +60,62 @@ def degradation_levels(clean: np.ndarray, degraded: np.ndarray, levels: np.ndarr
     return figure
 
 
-@styled
-def outliers(table: pd.DataFrame, clean: np.ndarray, measured: np.ndarray) -> Figure:
-    """Surprisingly easy (left) and hard (right) images, clean above, measured below; images in the order of the rows.
+KINDS = {
+    "easy": "easier than\nits level",
+    "hard": "harder than\nits level",
+    "underrated": "error\nunderrated",
+    "overrated": "error\noverrated",
+}
+"""Kinds of outliers as readers see them."""
+SHOWN = {"truth": "clean", "measurement": "measured", "no_diffusion": "D(ẑ)"}
+"""What stands under one another, and what it is called."""
 
-    >>> rows = read_rows("data/results/reconstruction-gaussian_blur-ldps.parquet").query("method == 'no_diffusion'").reset_index(drop=True)
-    >>> images, rows = np.load("data/results/images-gaussian_blur-ldps.npz"), rows.assign(image=rows.index)
-    >>> table = tables.outliers(rows, k=2)
-    >>> figure = figures.outliers(table, images["truth"][table.image], images["measurement"][table.image])
+
+def _columns(axes: np.ndarray, images: np.ndarray, pictures: Mapping[str, np.ndarray]) -> None:
+    """Under one another, for each of some images (k,): clean, measured, and decoded without diffusion."""
+    for line, (name, words) in zip(axes, SHOWN.items(), strict=True):
+        for axis, image in zip(line, images, strict=True):
+            show(axis, pictures[name][image])
+        line[0].set_ylabel(words, fontsize=SMALL)
+
+
+@styled
+def outliers(table: pd.DataFrame, pictures: Mapping[str, np.ndarray]) -> Figure:
+    """Images whose severity surprises: clean, measured, and what is decoded from their latent.
+
+    table: :func:`flashdiff.report.tables.outliers`; pictures: truth, measurement and no_diffusion (n, C, H, W) by image.
+
+    >>> rows = read_rows("data/results/reconstruction-gaussian_blur-ldps.parquet").query("method == 'no_diffusion'")
+    >>> pictures = np.load("data/results/images-gaussian_blur-ldps.npz")
+    >>> figure = figures.outliers(tables.outliers(rows, k=2), pictures)
     """
-    need(table, "t", "sigma_hat", "expected", "kind")
-    figure, axes = canvas(len(table), 2, PAGE, 0.9 + 2 * PAGE / len(table))
-    for column, (_, row) in enumerate(table.iterrows()):
-        show(axes[0, column], clean[column], row.kind)
-        below = f"t = {row.t:.2f}\nσ̂ = {row.sigma_hat:.2f}\nusual {row.expected:.2f}"
-        show(axes[1, column], measured[column], "", below)
-    axes[0, 0].set_ylabel("clean")
-    axes[1, 0].set_ylabel("measured")
-    figure.suptitle("Severity far below (easy) and far above (hard) what the level lets expect")
+    need(table, "image", "t", "sigma_hat", "sbar", "kind")
+    figure, axes = canvas(len(table), len(SHOWN), PAGE, 0.62 + len(SHOWN) * PAGE / len(table))
+    _columns(axes, table.image.to_numpy(), pictures)
+    for column, row in enumerate(table.itertuples()):
+        axes[-1, column].set_xlabel(f"t = {row.t:.2f}\nσ̂ = {row.sigma_hat:.2f}\ns̄ = {row.sbar:.2f}", fontsize=SMALL)
+        if column == 0 or row.kind != table.kind[column - 1]:
+            axes[0, column].set_title(KINDS[row.kind], fontsize=7, pad=3, loc="left")
     return figure
 
 
 @styled
-def matched_pairs(table: pd.DataFrame, clean: np.ndarray, measured: np.ndarray) -> Figure:
-    """Pairs of equal severity from different levels: two columns per pair; images (2k, ...) easy, hard, easy, ...
+def matched_pairs(table: pd.DataFrame, pictures: Mapping[str, np.ndarray]) -> Figure:
+    """Pairs of equal severity from different levels, side by side: clean, measured, and what is decoded from their latent.
 
-    >>> rows = read_rows("data/results/reconstruction-gaussian_blur-ldps.parquet").query("method == 'no_diffusion'").reset_index(drop=True)
-    >>> images, rows = np.load("data/results/images-gaussian_blur-ldps.npz"), rows.assign(image=rows.index)
-    >>> pairs = tables.matched_pairs(rows, k=2)
-    >>> of = pairs[["easy_image", "hard_image"]].to_numpy().ravel()
-    >>> figure = figures.matched_pairs(pairs, images["truth"][of], images["measurement"][of])
+    table: :func:`flashdiff.report.tables.matched_pairs`; pictures: truth, measurement and no_diffusion (n, C, H, W) by image.
+
+    >>> rows = read_rows("data/results/reconstruction-gaussian_blur-ldps.parquet").query("method == 'no_diffusion'")
+    >>> pictures = np.load("data/results/images-gaussian_blur-ldps.npz")
+    >>> figure = figures.matched_pairs(tables.matched_pairs(rows, k=2), pictures)
     """
-    need(table, "easy_t", "hard_t", "easy_sigma_hat", "hard_sigma_hat")
-    figure, axes = canvas(2 * len(table), 2, PAGE, 0.8 + PAGE / len(table))
+    need(table, "easy_image", "hard_image", "easy_t", "hard_t", "easy_sigma_hat", "hard_sigma_hat")
+    figure, axes = canvas(2 * len(table), len(SHOWN), PAGE, 0.55 + len(SHOWN) * PAGE / (2 * len(table)))
+    _columns(axes, table[["easy_image", "hard_image"]].to_numpy().ravel(), pictures)
     for pair, row in enumerate(table.itertuples()):
+        axes[0, 2 * pair].set_title(f"pair {pair + 1}", fontsize=7, pad=3)
         for side, (t, sigma) in enumerate(((row.easy_t, row.easy_sigma_hat), (row.hard_t, row.hard_sigma_hat))):
-            column = 2 * pair + side
-            show(axes[0, column], clean[column], f"pair {pair + 1}" if side == 0 else "")
-            show(axes[1, column], measured[column], "", f"t = {t:.2f}\nσ̂ = {sigma:.2f}")
-    axes[0, 0].set_ylabel("clean")
-    axes[1, 0].set_ylabel("measured")
+            axes[-1, 2 * pair + side].set_xlabel(f"t = {t:.2f}\nσ̂ = {sigma:.2f}", fontsize=SMALL)
     figure.suptitle("Equal severity, very different degradation")
     return figure
 

@@ -1,6 +1,7 @@
 """Intervals of per-image numbers: bootstrap, paired comparisons of methods on the same images, correlations."""
 
 import functools
+import inspect
 import math
 from collections.abc import Callable
 
@@ -11,9 +12,23 @@ import scipy.stats
 from flashdiff.measures import MEASURES
 from flashdiff.study.records import significant
 
+ENTRIES = 2**22
+"""Numbers of one column that are resampled at once where a statistic takes many resamples: 32 MB."""
+
+
+def pearson(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Pearson's correlation along an axis."""
+    return scipy.stats.pearsonr(a, b, axis=axis).statistic
+
+
+def spearman(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Spearman's correlation along an axis: Pearson's of the ranks (SciPy's own takes one pair of columns at a time)."""
+    return pearson(scipy.stats.rankdata(a, axis=axis), scipy.stats.rankdata(b, axis=axis), axis=axis)
+
+
 CORRELATIONS = {
-    "pearson": lambda a, b: scipy.stats.pearsonr(a, b).statistic,
-    "spearman": lambda a, b: scipy.stats.spearmanr(a, b).statistic,
+    "pearson": pearson,
+    "spearman": spearman,
     "kendall": lambda a, b: scipy.stats.kendalltau(a, b).statistic,
 }
 
@@ -23,7 +38,8 @@ def bootstrap(
 ) -> dict[str, float | int | None]:
     """{"value", "low", "high", "n"}: a statistic of per-image columns (n,) with its 95% percentile bootstrap interval.
 
-    Images are resampled, all columns of an image together. statistic(*columns) -> number. Value and bounds are None
+    Images are resampled, all columns of an image together. statistic(*columns) -> number, or, where it has a parameter
+    ``axis``, one number per resample of columns (resamples, n). Value and bounds are None
     where one of them is no finite number: of a column that was not measured (NaN), or of too few images.
     """
     columns = columns if isinstance(columns, tuple) else (columns,)
@@ -35,9 +51,10 @@ def bootstrap(
         return unknown
     result = scipy.stats.bootstrap(
         columns,
-        lambda *resampled: statistic(*resampled),
+        lambda *resampled, **axis: statistic(*resampled, **axis),
         paired=True,
-        vectorized=False,
+        vectorized="axis" in inspect.signature(statistic).parameters,
+        batch=max(1, ENTRIES // len(columns[0])),
         n_resamples=n_resamples,
         method="percentile",
         rng=np.random.default_rng(seed),

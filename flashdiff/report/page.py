@@ -52,7 +52,7 @@ def assemble(
     # what readers call the distances is the study's, and the same for all pairs
     distances = read_json(reports / f"metrics/reconstruction-{'-'.join(pairs[0])}.json")["distances"]
     starts, many = headline.starts(records), len(pairs) > MANY
-    links = _notebooks(reports, degradations, pairs)
+    links, compared = _notebooks(reports, degradations, pairs), comparisons(folder, pairs)
     page = render(
         "report.html.j2",
         study=study,
@@ -64,7 +64,8 @@ def assemble(
         overview=_overview(reports, starts) if many else None,
         many=many,
         distances=distances,
-        comparisons=_by_degradation(readable(comparisons(folder, pairs), distances)),
+        comparisons=_by_degradation(readable(compared, distances)),
+        frechet="frechet" in compared,
         across_solvers=_across_solvers(reports, distances),
         main_start=main_rule(starts),
         paper=_claims(left_out.records, "paper"),

@@ -24,3 +24,8 @@ def not_measured(axis: Axes, **labels: str) -> None:
     """A panel that says so: a column of NaN gives an axis no limits."""
     axis.set(xticks=[], yticks=[], **labels)
     axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.4")
+
+
+def legend_above(axis: Axes) -> None:
+    """The legend of a panel, two entries a line, above what is drawn."""
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=2, borderaxespad=0)

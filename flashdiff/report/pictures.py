@@ -6,41 +6,56 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from flashdiff.datasets.splits import to_bytes
 from flashdiff.report.style import emptied, need
-from flashdiff.study.methods import adaptive, flash_method, main_rule, rules
+from flashdiff.study.methods import flash_method, main_rule, rules
 from flashdiff.study.records import read_json, write_json
 
-CHOSEN = {"easy": 0.2, "hard": 0.8}
-"""Which images: where they stand among all images of the comparison by predicted severity, so that nobody picks them."""
 INDEX = "pictures.json"
 
 
-def save_row(rows: pd.DataFrame, images: Mapping[str, np.ndarray], folder: str | Path, pair: tuple[str, str]) -> Path:
+def walk_of(rows: pd.DataFrame, ratio: Mapping) -> str:
+    """The walk that stands for Flash: the cheapest of few steps that beats the baseline, else the long one.
+
+    rows: of :func:`flashdiff.study.examples.walk`; ratio: ``nfe_ratio_100`` of the pair's few-step metrics.
+    """
+    if ratio["value"] is not None:
+        return f"{ratio['budget']:g}/adaptive/{ratio['tuned_for']}"
+    return flash_method(main_rule(rules(rows.walk.unique())))
+
+
+def save_row(
+    rows: pd.DataFrame, images: Mapping[str, np.ndarray], folder: str | Path, pair: tuple[str, str], flash: str
+) -> Path:
     """Write the pictures of one (degradation, solver) pair, one PNG each in its own size, and an index of them.
 
-    rows: a line per image and method (image, method, t, sigma_hat, psnr, nfe); images: (n, C, H, W) in [-1, 1] by
-    method, with ``truth`` and ``measurement``, in the order of the image ids, as the comparison stores them. What stood in
-    the folder is removed. Returns the index; ValueError where a column is missing.
+    rows, images: what :func:`flashdiff.study.examples.walk` returns; flash: the walk that is shown beside D(z_hat) and the
+    baseline. What stood in the folder is removed. Returns the index; ValueError where a column is missing.
     """
     from PIL import Image
 
-    need(rows, "image", "method", "t", "sigma_hat", "psnr", "nfe")
-    folder, flash = emptied(folder), flash_method(main_rule(rules(adaptive(rows.method))))
-    by_method = {method: part.sort_values("image").reset_index(drop=True) for method, part in rows.groupby("method")}
-    ranked = by_method[flash].sigma_hat.sort_values(kind="stable").index
+    need(rows, "kind", "image", "walk", "draw", "t", "sigma_hat", "psnr", "nfe")
+    folder, first = emptied(folder), rows[rows.draw == 0]
     shown = []
-    for kind, quantile in CHOSEN.items():
-        k = ranked[round(quantile * (len(ranked) - 1))]
+    for k, kind in enumerate(first.kind.unique()):
+        lines = first[first.kind == kind].set_index("walk")
         cells = []
-        for name in ("measurement", "no_diffusion", "full_length", flash, "truth"):
+        walks = {
+            "measurement": None,
+            "no_diffusion": "no_diffusion",
+            "full_length": "full_length",
+            "flash": flash,
+            "truth": None,
+        }
+        for name, walk in walks.items():
             file = f"{kind}-{name}.png"
-            Image.fromarray(_pixels(images[name][k])).save(folder / file)
+            pixels = to_bytes(images[walk or name][k])
+            Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(folder / file)
             cell = {"name": name, "file": file}
-            if name in by_method:
-                line = by_method[name].loc[k]
-                cell |= {"psnr": round(float(line.psnr), 2), "nfe": int(line.nfe)}
+            if walk is not None:
+                cell |= {"psnr": round(float(lines.psnr[walk]), 2), "nfe": int(lines.nfe[walk])}
             cells.append(cell)
-        line = by_method[flash].loc[k]
+        line = lines.loc[flash]
         head = {"kind": kind, "image": int(line.image), "t": round(float(line.t), 3)}
         shown.append(head | {"sigma_hat": round(float(line.sigma_hat), 3), "cells": cells})
     write_json(folder / INDEX, {"degradation": pair[0], "solver": pair[1], "shown": shown})
@@ -59,9 +74,3 @@ def read_row(reports: Path, folder: str, pairs: list[tuple[str, str]]) -> dict |
         for cell in image["cells"]:
             cell["path"] = f"{folder}/{cell['file']}"
     return row
-
-
-def _pixels(image: np.ndarray) -> np.ndarray:
-    """An image (C, H, W) in [-1, 1] as bytes: (H, W) for one channel, (H, W, 3) for three."""
-    pixels = np.round((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
-    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)

@@ -17,6 +17,7 @@ OF_ENCODER = (
 )
 OF_PAIR = (
     ("frontier", ("budgets", "budget_gains")),
+    ("examples", ()),
     ("reconstruct", ("quality", "paired")),
     ("speedup", ("headroom",)),
 )

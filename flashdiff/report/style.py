@@ -21,6 +21,8 @@ for at random, for the largest least distance in CAM02-UCS under the simulations
 GREY = "0.55"
 LEVEL, SIGMA, SBAR = "severity level t", "predicted severity σ̂ (latent units)", "true latent error s̄ (latent units)"
 NFE = "denoiser evaluations (NFE)"
+SERIES = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "v"))
+"""Line and mark of series by their order, from the start again where they run out."""
 STYLE = {
     "font.size": 7.5,
     "axes.titlesize": 7.5,

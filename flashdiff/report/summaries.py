@@ -8,7 +8,7 @@ import pandas as pd
 from flashdiff.measures import MEASURES
 from flashdiff.report.intervals import CORRELATIONS, bootstrap, paired_gains
 from flashdiff.report.names import distance_names
-from flashdiff.report.tables import calibration
+from flashdiff.report.tables import calibration, severity_correlations
 from flashdiff.study.methods import adaptive, baselines
 from flashdiff.study.records import significant
 
@@ -28,16 +28,28 @@ def ordering_metrics(rows: pd.DataFrame, seed: int = 0, n_resamples: int = 2000)
     } | {"levels": int(rows.t.nunique())}
 
 
-def severity_metrics(rows: pd.DataFrame, n_resamples: int, seed: int = 0, distances: str = "features") -> dict:
+def severity_metrics(
+    rows: pd.DataFrame,
+    n_resamples: int,
+    seed: int = 0,
+    distances: str = "features",
+    correlations: pd.DataFrame | None = None,
+) -> dict:
     """How predicted severity relates to level and true error; calibration; how Gaussian the error is.
 
-    distances: what measured them (``reconstruction.distances``); their names for readers are in "distances".
+    distances: what measured them (``reconstruction.distances``); their names for readers are in "distances". correlations: what
+    :func:`flashdiff.report.tables.severity_correlations` said of the same rows, so that it is not computed twice.
     """
-    sigma, sbar, t = (rows[name].to_numpy() for name in ("sigma_hat", "sbar", "t"))
+    sigma, sbar = (rows[name].to_numpy() for name in ("sigma_hat", "sbar"))
+    if correlations is None:
+        correlations = severity_correlations(rows, n_resamples, seed, ("t", "sbar"))
+    against = correlations.set_index("sigma_hat against")
     summary: dict = {"distances": distance_names(distances, len(rows))}
-    for name, correlation in CORRELATIONS.items():
-        summary[f"{name}_level"] = bootstrap((sigma, t), correlation, n_resamples, seed)
-        summary[f"{name}_error"] = bootstrap((sigma, sbar), correlation, n_resamples, seed)
+    for name in CORRELATIONS:
+        for column, what in (("t", "level"), ("sbar", "error")):
+            found = (against.loc[column, f"{name}{end}"] for end in ("", "_low", "_high"))
+            ends = [None if pd.isna(value) else float(value) for value in found]
+            summary[f"{name}_{what}"] = dict(zip(("value", "low", "high"), ends, strict=True), n=len(rows))
     summary["calibration_ratio"] = bootstrap((sigma, sbar), lambda a, b: np.mean(a) / np.mean(b), n_resamples, seed)
     bins = calibration(rows, bins=10)
     gap = float(np.average((bins.sigma_hat - bins.sbar).abs(), weights=bins.n))

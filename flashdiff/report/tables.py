@@ -1,6 +1,6 @@
 """Tables of the reports: per-image rows in, one small data frame out; saved as CSV and LaTeX."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +134,8 @@ def headroom(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFram
 
 
 def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:
-    """One row per degradation, solver and method, controls left out: mean cost and quality, and the Frechet distance.
+    """One row per degradation, solver and method, controls left out: mean cost and quality, and the Frechet distance where
+    one was measured.
 
     ``summaries``: (degradation, solver) -> what :func:`flashdiff.report.summaries.reconstruction_metrics` says, with "frechet".
     """
@@ -148,7 +149,8 @@ def comparisons(summaries: Mapping[tuple[str, str], Mapping]) -> pd.DataFrame:
             frechet = _number(summary.get("frechet", {}).get(method, {}).get("value"))
             head = {"degradation": degradation, "solver": solver, "method": method}
             table.append(head | means | {"frechet": frechet})
-    return pd.DataFrame(table)
+    table = pd.DataFrame(table)
+    return table if table.frechet.notna().any() else table.drop(columns="frechet")
 
 
 def across_solvers(rows: Mapping[tuple[str, str], pd.DataFrame], n_resamples: int, seed: int = 0) -> pd.DataFrame:
@@ -171,10 +173,13 @@ def across_solvers(rows: Mapping[tuple[str, str], pd.DataFrame], n_resamples: in
     return pd.DataFrame(table)
 
 
-def severity_correlations(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
-    """Correlation of sigma_hat with the level, the true latent error, and the quality of D(z_hat), with intervals."""
+def severity_correlations(
+    rows: pd.DataFrame, n_resamples: int, seed: int = 0, against: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """Correlation of sigma_hat with other columns, with intervals; by default with the level, the true latent error, and the
+    quality of D(z_hat)."""
     table = []
-    for name in ("t", "sbar", *(measure.name for measure in in_figures())):
+    for name in ("t", "sbar", *(measure.name for measure in in_figures())) if against is None else against:
         row: dict = {"sigma_hat against": name}
         for kind, correlation in CORRELATIONS.items():
             columns = (rows.sigma_hat.to_numpy(), rows[name].to_numpy())
@@ -224,13 +229,22 @@ def severity_shares(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"part": parts, "component": component, "share": component / total})
 
 
-def outliers(rows: pd.DataFrame, k: int = 6) -> pd.DataFrame:
-    """The k surprisingly easy and the k surprisingly hard images: largest residuals of sigma_hat given t."""
-    expected = expected_given_level(rows)
-    table = rows[["image", "t", "sigma_hat"]].assign(expected=expected, residual=rows.sigma_hat - expected)
-    table = table.sort_values("residual", kind="stable")
-    easy, hard = table.head(k).assign(kind="easy"), table.tail(k)[::-1].assign(kind="hard")
-    return pd.concat([easy, hard], ignore_index=True)
+def outliers(rows: pd.DataFrame, k: int = 3) -> pd.DataFrame:
+    """The k images each that surprise most, by kind, the most surprising first.
+
+    easy, hard: severity far below and far above what the level lets expect (column expected); underrated, overrated: the
+    encoder takes its own error for far smaller or larger than it is, by the ratio sbar / sigma_hat.
+    """
+    table = rows[["image", "t", "sigma_hat", "sbar"]].assign(expected=expected_given_level(rows))
+    by_level = (table.sigma_hat - table.expected).sort_values(kind="stable").index
+    by_ratio = (table.sbar / table.sigma_hat).sort_values(kind="stable").index
+    kinds = {
+        "easy": by_level[:k],
+        "hard": by_level[::-1][:k],
+        "underrated": by_ratio[::-1][:k],
+        "overrated": by_ratio[:k],
+    }
+    return pd.concat([table.loc[index].assign(kind=kind) for kind, index in kinds.items()], ignore_index=True)
 
 
 def matched_pairs(rows: pd.DataFrame, k: int = 5) -> pd.DataFrame:

@@ -50,11 +50,12 @@ Chosen = Mapping[str, Choice]
 class Bench:
     """What every method of a comparison shares: models, images, and their measurement.
 
-    truth (n, C, H, W) in [-1, 1]; solver: a study's solver entry, what is tuned is a method's own.
+    truth (n, C, H, W) in [-1, 1]; solver: a study's solver entry, what is tuned is a method's own. encoder: None where only
+    the full-length baseline walks, which asks none.
     """
 
     prior: Prior
-    encoder: SeverityEncoder
+    encoder: SeverityEncoder | None
     distances: Distances
     truth: Tensor
     measurement: Measurement
@@ -64,17 +65,18 @@ class Bench:
 
     @classmethod
     def load(
-        cls, split: str, n_images: int, degradation: Mapping, degradation_name: str, solver: Mapping, seed: int,
+        cls, split: str, n_images: int, degradation: Mapping, degradation_name: str | None, solver: Mapping, seed: int,
         batch_size: int, distances: str = "features", levels: Sequence[float] | None = None,
     ) -> Self:  # fmt: skip
         """The models and the first images of a split below the study's folder, for entries of the study file.
 
         Models compute on this process's device; images, measurements and tables stay on the CPU. distances: what measures
-        them, features or published.
+        them, features or published. degradation_name: whose severity encoder is asked, None for nobody's.
         """
+        trained = degradation_name and SeverityEncoder.from_pretrained(f"data/severity/{degradation_name}").to(device())
         return cls.build(
             Prior.from_pretrained("data/prior").to(device()),
-            SeverityEncoder.from_pretrained(f"data/severity/{degradation_name}").to(device()),
+            trained,
             load_distances(distances),
             to_float(open_split("data/splits", split)[np.arange(n_images)]),
             degradation,
@@ -87,7 +89,7 @@ class Bench:
 
     @classmethod
     def build(
-        cls, prior: Prior, encoder: SeverityEncoder, distances: Distances, x: Tensor, degradation: Mapping, solver: Mapping,
+        cls, prior: Prior, encoder: SeverityEncoder | None, distances: Distances, x: Tensor, degradation: Mapping, solver: Mapping,
         *, seed: int, batch_size: int, levels: Sequence[float] | None = None, split: str = "test",
     ) -> Self:  # fmt: skip
         """Measure x, the first images of a split, for a study's degradation and solver entries, at levels t ~ U[0, 1], or
@@ -230,14 +232,18 @@ def reconstruct(
     folder: str | Path,
     *,
     controls: Collection[str] | None = None,
+    walked: Mapping[str, Result] | None = None,
 ) -> dict[str, Result]:
     """Run every method on the bench's measurements, this process's share of them where there are several.
 
-    What is finished lies below ``folder``, in a subfolder whose name holds a hash of all that the result depends on: an
-    interrupted run continues there, and a notebook finds there what `accelerate launch` has computed.
+    walked: what some of them have reached already, by name; these do not run. What is finished lies below ``folder``, in
+    a subfolder whose name holds a hash of all that the result depends on: an interrupted run continues there, and a
+    notebook finds there what `accelerate launch` has computed.
     """
-    runs = methods(bench, chosen, fixed_starts, controls)
-    return run_stored(bench, runs, folder, {"solver": dict(bench.solver), "chosen": chosen})
+    walked, runs = dict(walked or {}), list(methods(bench, chosen, fixed_starts, controls))
+    left = [run for run in runs if run[0] not in walked]
+    found = walked | run_stored(bench, left, folder, {"solver": dict(bench.solver), "chosen": chosen})
+    return {name: found[name] for name, *_ in runs}
 
 
 def run_stored(
@@ -252,18 +258,18 @@ def run_stored(
     models and images, as JSON can write it.
     """
     state = process_state()
-    models = (bench.prior.autoencoder, bench.prior.unet, bench.encoder)
-    measurement = bench.measurement
+    models = [model for model in (bench.prior.autoencoder, bench.prior.unet, bench.encoder) if model is not None]
+    measurement, runs = bench.measurement, list(runs)
     measured = (repr(measurement.degradation), measurement.noise_std, measurement.ids, measurement.t.cpu().numpy())
     folder = keyed(folder, *models, bench.truth.cpu().numpy(), *measured, bench.seed, settings)
     mine = np.arange(len(bench.truth))[state.process_index :: state.num_processes]
     results = {}
-    for name, run, severity in runs:
+    for number, (name, run, severity) in enumerate(runs, start=1):
         store = Store(folder / name, len(bench.truth), bench.measurement.image_shape, rank=state.process_index)
         rows, report = store.missing(mine), EngineReport()
         told = None if severity is None else Severity(*(column[rows] for column in severity))
         if len(rows):
-            title = name.replace("_", " ").replace("/", " ")
+            title = f"[{number}/{len(runs)}] " + name.replace("_", " ").replace("/", " ")
             stream = run.stream([bench.measurement.select(rows)], [told], title=title, report=report)
             store.write(stream, rows, report)
         state.wait_for_everyone()

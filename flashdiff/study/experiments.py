@@ -46,8 +46,10 @@ def severity_rows(
     degradation: Degradation,
     noise_std: float,
     seed: int,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Predicted against true severity, one row per test image, the first of the split, at its own level t ~ U[0, 1].
+
+    Beside the rows: what was seen and what was made of it, measurement and no_diffusion (n, C, H, W), float16 in [-1, 1].
 
     Columns: image, label, t, sigma_hat, sbar (true standard deviation of the latent error), a column per measure (of
     D(z_hat)), start (index matched to sigma_hat), kurtosis (excess) and neighbour_correlation of the latent error,
@@ -80,7 +82,9 @@ def severity_rows(
         "clean_psnr": psnr(prior.decode_in_slices(clean, slice_size(x)), x),
         "encoder_cost": torch.full((len(x),), encoder_cost(prior, encoder, measurement.y[:1])),
     }
-    return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})
+    seen = {"measurement": measurement.y.clamp(-1, 1), "no_diffusion": images}
+    rows = pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})
+    return rows, {name: shown.numpy().astype(np.float16) for name, shown in seen.items()}
 
 
 def encoder_cost(prior: Prior, encoder: SeverityEncoder, y: Tensor) -> float:

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from flashdiff.messages import duration
+
 PLAN = Path(".build/plan.json")
 """The stages of the run that is on, in order, and which of them are done."""
 DURATIONS = Path(".build/durations.json")
@@ -111,7 +113,7 @@ class Progress:
         if not self.purposes:
             return "Nothing has changed since the last run."
         left = self.left()
-        how_long = "how long that takes is not known yet" if left is None else f"about {in_words(left)}"
+        how_long = "how long that takes is not known yet" if left is None else f"about {duration(left)}"
         return f"{len(self.purposes)} stages to run, {how_long}."
 
     def left(self) -> float | None:
@@ -125,8 +127,8 @@ class Progress:
         self.purposes.setdefault(name, name.partition("-")[0].partition("_")[2].replace("_", " "))
         title = ", ".join(filter(None, (self.purposes[name], name.partition("-")[2].replace("_", " "))))
         number, last, left = len([done for done in self.done if done != name]) + 1, self.seconds.get(name), self.left()
-        times = [] if last is None else [f"about {in_words(last)}"]
-        times += [f"{in_words(left)} to go"] if left and number < len(self.purposes) else []
+        times = [] if last is None else [f"about {duration(last)}"]
+        times += [f"{duration(left)} to go"] if left and number < len(self.purposes) else []
         count = f"[{number}/{len(self.purposes)}] " if counted else ""
         return f"{count}{title}" + (f"; {', '.join(times)}" if times else "")
 
@@ -134,14 +136,6 @@ class Progress:
         """Count a stage as done."""
         if name not in self.done:
             self.done.append(name)
-
-
-def in_words(seconds: float) -> str:
-    """25 -> "25 s", 100 -> "2 min", 5400 -> "1 h 30 min"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def plan() -> Progress:
@@ -176,7 +170,7 @@ def finished(name: str, began: float) -> str:
         PLAN.unlink(missing_ok=True)
     else:
         _write(PLAN, asdict(progress))
-    return f"{name}: done in {in_words(seconds)}"
+    return f"{name}: done in {duration(seconds)}"
 
 
 def _read(path: Path) -> dict:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 
@@ -43,6 +44,12 @@ def write_rows(rows: pd.DataFrame, path: str | Path, optional: Collection[str] =
         raise ValueError(f"{path}: NaN in {', '.join(broken)}; an image or a model is broken, nothing was written.")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     rows.to_parquet(path, index=False)
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name to one .npz file, making its folder; equal arrays give equal bytes."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **arrays)
 
 
 def read_rows(path: str | Path, expect: int | None = None) -> pd.DataFrame:

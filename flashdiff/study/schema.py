@@ -49,6 +49,8 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+SSIM_WINDOW = 11
+"""Pixels across the window of :func:`flashdiff.measures.quality.ssim`, which computes only where it lies within the image."""
 Layout = Literal["folder", "celebahq", "ffhq", "lsun", "hugging_face"]
 
 
@@ -82,7 +84,9 @@ class Data(ImageSource):
         description="folder of the user's own images, or the id of a Hugging Face data set; null for the data set of that name"
     )
     test_set: TestSet | None = Field(None, description="where test images come from; null: from the same images")
-    image_size: int = Field(ge=8, description="height and width in pixels")
+    image_size: int = Field(
+        ge=SSIM_WINDOW, description="height and width in pixels; the window of SSIM has to lie within an image"
+    )
     channels: Literal[1, 3]
     validation: Count = Field(description="images held out from training for every choice that is made")
     test: Count = Field(description="test images; only for a folder of images, data sets bring their own")
@@ -415,6 +419,12 @@ class Study(Section):
             raise ValueError(
                 f"data.image_size: {self.data.image_size} must be a multiple of {factor}, which the autoencoder divides it by"
             )
+        halvings = len(prior.denoiser.channels) - 1
+        if self.data.image_size // factor % 2**halvings:
+            raise ValueError(
+                f"data.image_size: {self.data.image_size} must be a multiple of {factor * 2**halvings}: the autoencoder divides "
+                f"it by {factor}, and the denoiser halves the latents {halvings} times"
+            )
         for field, starts in (
             ("reconstruction.fixed_starts", self.reconstruction.fixed_starts),
             ("budgets.tune.starts", self.budgets.tune.starts),
@@ -471,7 +481,9 @@ class Study(Section):
         for section, room in (("degradations", degradations), ("solvers", solvers)):
             for name, entry in getattr(self, section).items():
                 try:
-                    room.build(entry.model_dump())
+                    made = room.build(entry.model_dump())
+                    if section == "degradations":
+                        made[0].check_image((self.data.channels, self.data.image_size, self.data.image_size))
                 except (ValueError, TypeError) as error:
                     yield f"{section}.{name}: {str(error).removesuffix('.')}"
 

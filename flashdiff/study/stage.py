@@ -13,14 +13,18 @@ import argparse
 import ast
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from flashdiff.diffusers_folder import is_checkpoint
 from flashdiff.study import digests, progress
@@ -28,6 +32,8 @@ from flashdiff.study.place import STAGE
 from flashdiff.study.schema import Study, StudyError, load, select
 
 BUILD = Path(".build")
+INTERRUPTED = 130
+"""The exit status that shells give a program which Ctrl-C has ended."""
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -155,7 +161,7 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
             kernel_manager_class=OwnKernel,
-            extra_arguments=["--log-level=ERROR"],
+            extra_arguments=["--log-level=CRITICAL"],  # on Ctrl-C the kernel would print how it was taken aback
         )
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         os.replace(running, failed)
@@ -272,8 +278,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StudyError, StageError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            f"{_what(options)}: stopped. What it had finished is kept; `{_again()}` continues there.", file=sys.stderr
+        )
+        return INTERRUPTED
+    except Exception as error:
+        print(f"{_what(options)}: {' '.join(str(error).split()) or type(error).__name__}{_kept()}", file=sys.stderr)
+        return 1
     return 0
 
 
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    """On Ctrl-C the libraries would tell how they were taken aback, each in a traceback of its own."""
+    logging.disable(logging.CRITICAL)
+    raise KeyboardInterrupt
+
+
+def _what(options: argparse.Namespace) -> str:
+    return options.output.stem if options.command == "run" else options.command
+
+
+def _again() -> str:
+    """The command that runs the study of the current folder."""
+    folder = Path.cwd()
+    return f"make study STUDY={folder.name}" if folder.parent.name == "studies" else "make study"
+
+
+def _kept() -> str:
+    """Write the traceback of the present exception to a file; returns what to say of it. A full disk holds none."""
+    path = BUILD / "traceback.txt"
+    try:
+        BUILD.mkdir(exist_ok=True)
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:
+        return "."
+    return f" (the traceback is in {path})."
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _interrupted)
     sys.exit(main())

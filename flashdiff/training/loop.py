@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from flashdiff.devices import device_name, on_cpus, resolve_precision
-from flashdiff.messages import say
+from flashdiff.messages import duration, say
 from flashdiff.training.live_curve import live_curve
 
 Loss = Callable[[nn.Module, np.ndarray, int], tuple[Tensor, dict[str, Tensor]]]
@@ -229,19 +229,6 @@ class Run:
                 f"{title}: {-(-self.share // parts)} images at once are too many for the memory of {device_name()}; raise accumulation "
                 f"(now {parts}; the result stays the same up to rounding) or lower batch_size (now {batch})."
             ) from error
-
-
-def duration(seconds: float) -> str:
-    """A span as exact as an estimate deserves: "45 s", "12 min", "1 h 5 min", "11 h"."""
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(5 * round(minutes / 5), 60)
-    if hours >= 10 or not minutes:
-        return f"{seconds / 3600:.0f} h"
-    return f"{hours} h {minutes} min"
 
 
 def train(

@@ -11,7 +11,7 @@ import torch
 from flashdiff.datasets import mnist
 from flashdiff.datasets.fetch import installed_copy
 from flashdiff.datasets.mnist import fetch_fashion_mnist, idx_parts, read_idx
-from flashdiff.datasets.splits import SPLITS, open_split, split_ids, to_float, write_splits
+from flashdiff.datasets.splits import SPLITS, open_split, split_ids, to_bytes, to_float, write_splits
 from flashdiff.datasets.study_data import prepare
 
 
@@ -48,6 +48,39 @@ def test_to_float_maps_bytes_to_minus_one_to_one():
     assert (x.dtype, x.shape) == (torch.float32, (4, 1, 8, 8))
     assert (x.min(), x.max()) == (-1, 1)
     torch.testing.assert_close(x.flatten().double(), torch.linspace(-1, 1, 256, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, torch.float32, torch.float64, torch.bfloat16])
+def test_to_bytes_is_the_inverse_and_clips(kind):
+    """Every level comes back; what lies between two goes to the nearer one, what lies beyond to the end."""
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+
+    def of(values):
+        values = np.asarray(values, np.float64)
+        return values.astype(kind) if isinstance(kind, type) else torch.from_numpy(values).to(kind)
+
+    if kind is not torch.bfloat16:  # it has no 256 levels
+        np.testing.assert_array_equal(to_bytes(of(levels / 127.5 - 1)), levels)
+        np.testing.assert_array_equal(to_bytes(of((levels + 0.49) / 127.5 - 1)), levels)
+        np.testing.assert_array_equal(to_bytes(of((levels - 0.49) / 127.5 - 1)), levels)
+    ends = to_bytes(of([-1e9, -1.001, -1, 1, 1.001, 1e9]))
+    assert (ends.dtype, ends.tolist()) == (np.uint8, [0, 0, 0, 255, 255, 255])
+    half = to_bytes(of([0.0]))  # 127.5, and 128 is even
+    assert half.tolist() == [128]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (2, 1, 4, 5), (2, 3, 4, 5)])
+def test_to_bytes_keeps_the_shape(shape):
+    for images in (np.zeros(shape), torch.zeros(shape, requires_grad=True)):
+        assert to_bytes(images).shape == shape
+    np.testing.assert_array_equal(to_bytes(to_float(np.full((1, 1, 2, 2), 9, np.uint8))), np.full((1, 1, 2, 2), 9))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_has_no_colour_is_refused(value):
+    for images in (np.array([0.5, value, 0.1]), torch.tensor([0.5, value, 0.1])):
+        with pytest.raises(ValueError, match=r"^image: 1 of 3 values are NaN or infinite"):
+            to_bytes(images)
 
 
 def test_read_idx(idx):

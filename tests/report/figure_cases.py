@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from synthetic import (
     ablation_rows,
+    example_arrays,
+    example_rows,
     few_step_rows,
     ordering_rows,
     reconstruction_rows,
@@ -12,7 +14,8 @@ from synthetic import (
     timings,
 )
 
-from flashdiff.report import figures, frontier, tables
+from flashdiff import figures
+from flashdiff.report import frontier, tables
 
 
 def curve():
@@ -35,6 +38,11 @@ def curve():
 def pictures(n, channels=1, seed=0):
     """Random images (n, channels, 6, 6) in [-1, 1]."""
     return np.random.default_rng(seed).uniform(-1, 1, (n, channels, 6, 6))
+
+
+def seen(n=120):
+    """What the figures of single test images show, by image; every one another."""
+    return {name: pictures(n, seed=seed) for seed, name in enumerate(("truth", "measurement", "no_diffusion"))}
 
 
 def quality_table():
@@ -78,6 +86,7 @@ def reconstructed():
     return {name: pictures(10, seed=number) for number, name in enumerate(names)}
 
 
+OF_EXAMPLES = ["kind", "t", "sigma_hat", "walk", "draw", "start", "nfe", "psnr"]
 # figure: (its data frame, how it is drawn from one, the columns it needs)
 FROM_ROWS = {
     "learning_curve": (curve, lambda rows: figures.learning_curve(rows, "gaussian_blur"), ["step"]),
@@ -155,18 +164,33 @@ FROM_ROWS = {
     ),
     "outliers": (
         lambda: tables.outliers(severity_rows(), k=2),
-        lambda table: figures.outliers(table, pictures(4), pictures(4, seed=1)),
-        ["t", "sigma_hat", "expected", "kind"],
+        lambda table: figures.outliers(table, seen()),
+        ["image", "t", "sigma_hat", "sbar", "kind"],
     ),
     "matched_pairs": (
         lambda: tables.matched_pairs(severity_rows(), k=2),
-        lambda table: figures.matched_pairs(table, pictures(4), pictures(4, seed=1)),
-        ["easy_t", "hard_t", "easy_sigma_hat", "hard_sigma_hat"],
+        lambda table: figures.matched_pairs(table, seen()),
+        ["easy_image", "hard_image", "easy_t", "hard_t", "easy_sigma_hat", "hard_sigma_hat"],
     ),
     "reconstructions": (
         reconstruction_rows,
         lambda rows: figures.reconstructions(rows, reconstructed(), shown=2),
         ["image", "method", "t", "psnr", "nfe", "sigma_hat"],
+    ),
+    "overview": (
+        example_rows,
+        lambda rows: figures.overview(rows, example_arrays()),
+        OF_EXAMPLES,
+    ),
+    "starts_of_images": (
+        example_rows,
+        lambda rows: figures.starts_of_images(rows, example_arrays()),
+        OF_EXAMPLES,
+    ),
+    "trajectories": (
+        example_rows,
+        lambda rows: figures.trajectories(rows, example_arrays()),
+        OF_EXAMPLES,
     ),
 }
 FROM_IMAGES = {

@@ -4,10 +4,11 @@ import itertools
 from html.parser import HTMLParser
 
 import pandas as pd
-from figure_cases import draw, pictures
-from synthetic import ablation_rows, reconstruction_rows, severity_rows, write_metrics
+from figure_cases import draw
+from synthetic import ablation_rows, example_arrays, example_rows, reconstruction_rows, severity_rows, write_metrics
 
-from flashdiff.report import ablation, figures, frontier, headline, tables
+from flashdiff import figures
+from flashdiff.report import ablation, frontier, headline, tables
 from flashdiff.report import page as report
 from flashdiff.report import pictures as opening_pictures
 from flashdiff.study.records import read_json
@@ -96,10 +97,8 @@ def write_study(folder, degradations=DEGRADATIONS, solvers=SOLVERS):
                 for baseline in ("full_length", "fixed_mean")
             ]
             tables.save(pd.concat(paired), reports / "tables", f"paired-{item}")
-    rows = reconstruction_rows()
-    images = {name: pictures(10) for name in [*rows.method.unique(), "truth", "measurement"]}
     pair = degradations[0], solvers[0]
-    opening_pictures.save_row(rows, images, reports / report.PICTURES, pair)
+    opening_pictures.save_row(example_rows(), example_arrays(), reports / report.PICTURES, pair, "6/adaptive/psnr")
     headline.write(
         headline.collect(folder, STUDY, degradations, list(itertools.product(degradations, solvers))),
         reports / "headline.json",

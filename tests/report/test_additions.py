@@ -8,10 +8,11 @@ import pytest
 import torch
 from synthetic import few_step_rows, ordering_rows, reconstruction_rows, severity_rows, timings
 
+from flashdiff import figures
 from flashdiff.degradations import build
 from flashdiff.measures import MEASURES, Measure, optional
 from flashdiff.measures.published import PublishedDistances
-from flashdiff.report import figures, frontier, headline, names, readme, sentences, summaries, tables
+from flashdiff.report import frontier, headline, names, readme, sentences, summaries, tables
 from flashdiff.report import page as report
 from flashdiff.starts import STARTS, FixedStart, PublishedStart
 from flashdiff.study import comparison, experiments, methods
@@ -71,7 +72,7 @@ def with_mae(rows):
 def test_a_new_measure_is_measured(mae, tiny_prior, tiny_encoder, tmp_path):
     prior, encoder, x = tiny_prior.float(), tiny_encoder.float(), torch.rand(4, 1, 16, 16) * 2 - 1
     nothing, (operator, noise_std) = PublishedDistances(None, None), build(BLUR)
-    severity = experiments.severity_rows(prior, encoder, nothing, x, np.zeros(4), operator, noise_std, 0)
+    severity, _ = experiments.severity_rows(prior, encoder, nothing, x, np.zeros(4), operator, noise_std, 0)
     assert (severity.mae > 0).all()
     bench = comparison.Bench.build(prior, encoder, nothing, x, BLUR, {"kind": "ldps"}, seed=0, batch_size=4)
     run = bench.flash(FixedStart(-1), {"solver": {"eta": 0.1}})(bench.measurement)

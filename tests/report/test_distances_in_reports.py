@@ -10,10 +10,11 @@ import torch
 from pydantic import ValidationError
 from synthetic import few_step_rows, reconstruction_rows, severity_rows, timings
 
+from flashdiff import figures
 from flashdiff.degradations import build
 from flashdiff.measures import optional
 from flashdiff.measures.published import PublishedDistances
-from flashdiff.report import figures, frontier, headline, readme, summaries, tables
+from flashdiff.report import frontier, headline, readme, summaries, tables
 from flashdiff.report import page as report
 from flashdiff.report.names import distance_names
 from flashdiff.starts import FixedStart
@@ -168,7 +169,7 @@ def test_a_comparison_without_distances_has_everything_else(tiny_prior, tiny_enc
     rows, _ = comparison.tabulate(bench, {"no_diffusion": run})
     assert rows.perceptual.isna().all() and rows.drop(columns="perceptual").notna().all(axis=None)
     operator, noise_std = build(BLUR)
-    rows = experiments.severity_rows(prior, encoder, NOTHING, x, np.zeros(4), operator, noise_std, 0)
+    rows, _ = experiments.severity_rows(prior, encoder, NOTHING, x, np.zeros(4), operator, noise_std, 0)
     assert rows.perceptual.isna().all() and rows.drop(columns="perceptual").notna().all(axis=None)
 
 

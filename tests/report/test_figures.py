@@ -15,10 +15,13 @@ from figure_cases import (
     pictures,
     quality_table,
     reconstructed,
+    seen,
 )
+from matplotlib.patches import ConnectionPatch
 from synthetic import ablation_rows, few_step_rows, ordering_rows, reconstruction_rows, severity_rows, timings
 
-from flashdiff.report import figures, frontier, intervals, style, tables
+from flashdiff import figures
+from flashdiff.report import frontier, intervals, style, tables
 from flashdiff.report.names import label
 from flashdiff.study.methods import ladder
 
@@ -456,28 +459,46 @@ def test_degradation_levels_shows_one_row_per_image():
             assert_shows(axes[row, 1 + level], degraded[row, level])
 
 
-def test_outliers_stand_above_their_numbers():
-    table = tables.outliers(severity_rows(), k=2)
-    clean, measured = pictures(4), pictures(4, seed=1)
-    above, below = np.reshape(figures.outliers(table, clean, measured).axes, (2, 4))
-    for k, row in enumerate(table.itertuples()):
-        assert_shows(above[k], clean[k])
-        assert_shows(below[k], measured[k])
-        assert above[k].get_title() == row.kind
-        assert below[k].get_xlabel() == f"t = {row.t:.2f}\nσ̂ = {row.sigma_hat:.2f}\nusual {row.expected:.2f}"
-    assert (above[0].get_ylabel(), below[0].get_ylabel()) == ("clean", "measured")
+def test_outliers_stand_above_their_numbers_kind_by_kind():
+    table, images = tables.outliers(severity_rows(), k=2), seen()
+    lines = np.reshape(figures.outliers(table, images).axes, (3, 8))
+    for line, name in zip(lines, images, strict=True):
+        for axis, image in zip(line, table.image, strict=True):
+            assert_shows(axis, images[name][image])
+    for axis, row in zip(lines[-1], table.itertuples(), strict=True):
+        assert axis.get_xlabel() == f"t = {row.t:.2f}\nσ̂ = {row.sigma_hat:.2f}\ns̄ = {row.sbar:.2f}"
+    kinds = ["easier than\nits level", "harder than\nits level", "error\nunderrated", "error\noverrated"]
+    assert [axis.get_title(loc="left") for axis in lines[0][::2]] == kinds
+    assert not any(axis.get_title(loc="left") for axis in lines[0][1::2])
+    assert [line[0].get_ylabel() for line in lines] == ["clean", "measured", "D(ẑ)"]
 
 
 def test_matched_pairs_stand_side_by_side():
-    table = tables.matched_pairs(severity_rows(), k=2)
-    clean, measured = pictures(4), pictures(4, seed=1)
-    above, below = np.reshape(figures.matched_pairs(table, clean, measured).axes, (2, 4))
-    assert [axis.get_title() for axis in above] == ["pair 1", "", "pair 2", ""]
+    table, images = tables.matched_pairs(severity_rows(), k=2), seen()
+    lines = np.reshape(figures.matched_pairs(table, images).axes, (3, 4))
+    assert [axis.get_title() for axis in lines[0]] == ["pair 1", "", "pair 2", ""]
     for k in range(4):
-        assert_shows(above[k], clean[k])
-        assert_shows(below[k], measured[k])
         side, row = ("easy", "hard")[k % 2], table.iloc[k // 2]
-        assert below[k].get_xlabel() == f"t = {row[f'{side}_t']:.2f}\nσ̂ = {row[f'{side}_sigma_hat']:.2f}"
+        for line, name in zip(lines, images, strict=True):
+            assert_shows(line[k], images[name][int(row[f"{side}_image"])])
+        assert lines[-1][k].get_xlabel() == f"t = {row[f'{side}_t']:.2f}\nσ̂ = {row[f'{side}_sigma_hat']:.2f}"
+
+
+def test_outliers_of_the_level_are_tied_to_their_dots():
+    """Each thumbnail's line ends at its image's (t, sigma_hat), and the dot there is marked."""
+    rows, images = severity_rows(), seen()
+    table = tables.outliers(rows, k=2)
+    figure = figures.severity_against_level(rows, table, images)
+    scatter = next(axis for axis in figure.axes if axis.get_xlabel())
+    shown = table[table.kind.isin(["easy", "hard"])].sort_values("sigma_hat", ascending=False)
+    ends = [tie.xy2 for tie in figure.artists if isinstance(tie, ConnectionPatch)]
+    assert ends == list(zip(shown.t, shown.sigma_hat, strict=True))
+    marked = {(line.get_xdata()[0], line.get_ydata()[0]) for line in scatter.lines if len(line.get_xdata()) == 1}
+    assert marked == set(ends)
+    cells = [axis for axis in figure.axes if axis is not scatter]
+    for pair, image in zip(np.reshape(cells, (4, 2)), shown.image, strict=True):
+        assert_shows(pair[0], images["truth"][image])
+        assert_shows(pair[1], images["measurement"][image])
 
 
 def test_reconstructions_rise_in_level_and_stand_above_their_own_numbers():

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from figure_cases import draw
 from page_cases import DEGRADATIONS, PAIRS, STUDY, Page, write_study
-from synthetic import ablation_rows, reconstruction_rows, write_metrics
+from synthetic import ablation_rows, example_arrays, example_rows, reconstruction_rows, write_metrics
 
+from flashdiff import figures
 from flashdiff.report import (
     ablation,
     claims,
     executed,
-    figures,
     headline,
     pictures,
     sections,
@@ -297,26 +297,27 @@ def test_of_many_pairs_the_cards_say_median_and_range(tmp_path):
     assert page.text_of("b")[0] == "102×" and "5 of 5 comparisons" in page.text_of("small")[0]
 
 
-def test_the_row_of_pictures_is_of_an_easy_and_a_hard_image_that_nobody_picked(tmp_path):
-    rows = reconstruction_rows()
-    images = {name: np.full((10, 1, 4, 6), -1.0) for name in [*rows.method.unique(), "truth", "measurement"]}
-    for k, images_of in enumerate(images.values()):
-        images_of += np.arange(10).reshape(10, 1, 1, 1) / 10 + k / 100
-    index = read_json(pictures.save_row(rows, images, tmp_path / "row", PAIRS[0]))
-    flash = rows[rows.method == "flash_consistent"].sort_values("sigma_hat").reset_index(drop=True)
-    assert [shown["image"] for shown in index["shown"]] == [flash.image[2], flash.image[7]]
-    assert index["shown"][0]["sigma_hat"] < index["shown"][1]["sigma_hat"]
+def test_the_row_of_pictures_is_what_the_walks_made_of_an_easy_and_a_hard_image(tmp_path):
+    rows, arrays, walk = example_rows(), example_arrays(), "6/adaptive/psnr"
+    index = read_json(pictures.save_row(rows, arrays, tmp_path / "row", PAIRS[0], walk))
+    assert [(shown["kind"], shown["image"]) for shown in index["shown"]] == [("easy", 4), ("hard", 7)]
     from PIL import Image
 
-    for shown in index["shown"]:
+    for k, shown in enumerate(index["shown"]):
         names = [cell["name"] for cell in shown["cells"]]
-        assert names == ["measurement", "no_diffusion", "full_length", "flash_consistent", "truth"]
+        assert names == ["measurement", "no_diffusion", "full_length", "flash", "truth"]
         for cell in shown["cells"]:
             pixels = np.asarray(Image.open(tmp_path / "row" / cell["file"]))
-            expected = np.round((images[cell["name"]][shown["image"], 0, 0, 0] + 1) * 127.5)
-            assert pixels.shape == (4, 6) and (pixels == expected).all()
-            of_image = rows[(rows.method == cell["name"]) & (rows.image == shown["image"])]
+            name = {"flash": walk}.get(cell["name"], cell["name"])
+            assert (pixels == np.round((arrays[name][k, 0] + 1) * 127.5)).all()
+            of_image = rows[(rows.walk == name) & (rows.kind == shown["kind"])]
             assert cell.get("nfe") == (of_image.nfe.iloc[0] if len(of_image) else None)
+
+
+def test_the_row_shows_the_walk_that_the_cards_are_of():
+    won = {"value": 166.7, "budget": 6.0, "tuned_for": "perceptual"}
+    assert pictures.walk_of(example_rows(), won) == "6/adaptive/perceptual"
+    assert pictures.walk_of(example_rows(), {"value": None}) == "flash_consistent"
 
 
 # --------------------------------------------------------------------------------------------- folds and what is shown

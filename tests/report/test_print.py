@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from flashdiff.report import figures, style
+from flashdiff import figures
+from flashdiff.report import style
 
 ALL = [*FROM_ROWS, *FROM_IMAGES]
 WIDTHS = (234, 487)

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flashdiff.report import figures, headline, summaries, tables
+from flashdiff import figures
+from flashdiff.report import headline, summaries, tables
 from flashdiff.study import records
 
 
@@ -57,9 +58,12 @@ def test_calibration_bins_hold_equal_counts_and_their_means():
 def test_outliers_are_the_planted_ones():
     rows = severity_rows(400)
     rows.loc[7, "sigma_hat"], rows.loc[9, "sigma_hat"] = -5.0, 9.0
+    rows.loc[7, "sbar"], rows.loc[9, "sbar"] = -5.0, 9.0
+    rows.loc[11, "sbar"], rows.loc[13, "sbar"] = 10 * rows.sigma_hat[11], 0.01 * rows.sigma_hat[13]
     table = tables.outliers(rows, k=3)
-    assert table[table.kind == "easy"].image.iloc[0] == 7 and table[table.kind == "hard"].image.iloc[0] == 9
-    assert len(table) == 6
+    first = table.groupby("kind").image.first()
+    assert first.to_dict() == {"easy": 7, "hard": 9, "underrated": 11, "overrated": 13}
+    assert table.kind.tolist() == [kind for kind in ("easy", "hard", "underrated", "overrated") for _ in range(3)]
 
 
 def test_expected_severity_never_falls_with_the_level():

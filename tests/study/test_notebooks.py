@@ -24,6 +24,7 @@ SHIPPED = {
     "prior",
     "tune",
     "tune_budgets",
+    "baseline",
     "other_seeds",
     "ablate",
 }  # their results are in git and do not depend on code (docs/decisions.md)
@@ -113,14 +114,14 @@ def test_every_study_gives_values_of_the_same_types(name, folder):
 
 @each_stage
 def test_what_a_stage_hands_over_reruns_it_when_it_changes(name):
-    declared = RUNNING[name]["params"]
+    declared = RUNNING[name].get("params", [])
     for path in paths_of(command(name)[2]):
         assert any(path == key or path.startswith(f"{key}.") for key in declared), path
 
 
 @each_stage
 def test_a_stage_declares_no_parameter_that_it_does_not_hand_over(name):
-    assert set(RUNNING[name]["params"]) == set(paths_of(command(name)[2]))
+    assert set(RUNNING[name].get("params", [])) == set(paths_of(command(name)[2]))
 
 
 @each_stage

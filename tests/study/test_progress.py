@@ -6,10 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from flashdiff.study import progress
-from flashdiff.study.progress import Progress, Step, in_words, to_run
+from flashdiff.study.progress import Progress, Step, to_run
 from tests.repositories import ENVIRONMENT, dvc, git, stages_that_ran
 
 TRAIN = Step("train", reads=("data/splits",), writes=("data/severity/blur", "data/severity/blur.recipe.json"))
@@ -107,13 +105,6 @@ def test_lines_count_the_stages_and_what_is_left():
     assert run.heading("16_report") == "[2/2] write the report; about 20 s"
     assert run.heading("99_surprise-blur") == "[2/3] surprise, blur"
     assert Progress({}).summary() == "Nothing has changed since the last run."
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (100, "2 min"), (5340, "89 min"), (5400, "1 h 30 min")]
-)
-def test_durations_in_words(seconds, words):
-    assert in_words(seconds) == words
 
 
 def test_durations_are_kept_and_the_plan_goes_with_its_last_stage(tmp_path, monkeypatch):

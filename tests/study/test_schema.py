@@ -15,9 +15,9 @@ MISSING = object()
 BLUR, INPAINTING = "degradations.gaussian_blur", "degradations.random_inpainting"
 
 
-def with_value(folder, dotted, value):
-    """A copy of the smoke study with one value changed or left out; returns its path."""
-    study = YAML(typ="safe").load(SMOKE.read_text(encoding="utf-8"))
+def with_value(folder, dotted, value, study=SMOKE):
+    """A copy of the smoke study, or another one, with one value changed or left out; returns its path."""
+    study = YAML(typ="safe").load(study.read_text(encoding="utf-8"))
     section = study
     *outer, last = dotted.split(".")
     for part in outer:
@@ -294,7 +294,10 @@ MIXED = {"kind": "mixture", "members": {"box": BOX, "shake": CAMERA}, "noise_std
 def test_every_kind_of_degradation_is_built_from_its_entry(tmp_path, entry):
     from flashdiff.degradations import DEGRADATIONS, build
 
-    degradations = load(with_value(tmp_path, "degradations.new", entry)).degradations
+    study = SMOKE
+    if entry["kind"] == "encoded_blur":  # of its images
+        study = with_value(tmp_path, "data.channels", 3, with_value(tmp_path, "data.image_size", 128))
+    degradations = load(with_value(tmp_path, "degradations.new", entry, study)).degradations
     parameters = degradations["new"].model_dump()
     degradation, noise_std = build(parameters)
     assert type(degradation) is DEGRADATIONS[entry["kind"]] and noise_std == 0.1
@@ -334,6 +337,22 @@ def test_every_kind_of_degradation_is_built_from_its_entry(tmp_path, entry):
         (
             MIXED | {"members": {"box": BOX, "shake": CAMERA | {"lenght_min": 6.0}}},
             ".members.shake.lenght_min: unknown name; did you mean 'length_min'?",
+        ),
+        (
+            CAMERA | {"length_max": 31.0},
+            ": length_max: reaches 16 pixels beyond a border, but an image of 16 x 16 pixels",
+        ),
+        (
+            {"kind": "motion_blur", "length_max": 31.0, "noise_std": 0.1},
+            ": length_max: reaches 16 pixels beyond a border, but an image of 16 x 16 pixels",
+        ),
+        (
+            MIXED | {"members": {"box": BOX, "shake": CAMERA | {"length_max": 31.0}}},
+            ": length_max: reaches 16 pixels beyond a border, but an image of 16 x 16 pixels",
+        ),
+        (
+            NETWORK,
+            ": EncodedBlur: the published network takes RGB images with sides in multiples of 128 pixels, not 1 x 16",
         ),
         (MIXED | {"noise_std": 0.2}, ": Mixture: member 'box' has noise_std 0.1, the mixture 0.2; give both the same."),
     ],
@@ -496,3 +515,62 @@ print(sorted(name for name in heavy & set(sys.modules) if type(sys.modules[name]
     first, loaded = done.stdout.splitlines()
     assert first == "Study smoke: 3 degradations, 2 solvers, 3 comparisons; the parameters are valid."
     assert loaded == "[]"
+
+
+# ----------------------------------------------------------------------------------- the smallest images, by what needs them
+
+
+def test_the_smallest_image_is_the_smallest_that_ssim_measures(tmp_path):
+    import torch
+
+    from flashdiff.measures.quality import ssim
+
+    def measures(size):
+        x = torch.zeros(1, 1, size, size)
+        try:
+            return bool((ssim(x, x) == 1).all())
+        except ValueError:
+            return False
+
+    sizes = [size for size in range(1, 20) if measures(size)]
+    assert sizes == list(range(sizes[0], 20))
+    message = refusal(with_value(tmp_path, "data.image_size", sizes[0] - 1))
+    assert (
+        message == f"data.image_size: {sizes[0] - 1} is not valid: input should be greater than or equal to {sizes[0]}."
+    )
+    accepted = [size for size in range(1, 20) if _accepted(tmp_path, size)]
+    assert accepted[0] >= sizes[0] and accepted == [16]  # beside SSIM's window, the prior's halvings
+
+
+def _accepted(folder, size, study=SMOKE):
+    try:
+        load(with_value(folder, "data.image_size", size, study))
+    except StudyError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("halvings", [0, 1, 2, 3])
+def test_images_that_the_prior_cannot_halve_are_refused(tmp_path, halvings):
+    """Of every size it is asked whether autoencoder and denoiser take it: exactly those are accepted."""
+    import torch
+
+    from flashdiff.training.prior import build_autoencoder, build_denoiser
+
+    channels = [32] * (halvings + 1)
+    changed = with_value(tmp_path, "prior.denoiser.channels", channels)
+    autoencoder = build_autoencoder(1, 2, [8, 8], 2, 1)
+    taken = []
+    for size in range(12, 41, 2):
+        try:
+            with torch.no_grad():
+                z = autoencoder.encode(torch.zeros(2, 4, size // 2, size // 2)).latent_dist.mean
+                same = autoencoder.decode(z).sample.shape[-1] == size // 2
+                same &= build_denoiser(2, z.shape[-1], channels, 1, 8)(z, 3).sample.shape == z.shape
+        except RuntimeError:
+            same = False
+        taken += [size] if same else []
+    accepted = [size for size in range(12, 41, 2) if _accepted(tmp_path, size, changed)]
+    assert taken == accepted and accepted
+    message = refusal(with_value(tmp_path, "data.image_size", 18, changed))
+    assert message.startswith("data.image_size: 18 must be a multiple of ")

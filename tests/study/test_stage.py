@@ -4,8 +4,12 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -233,6 +237,39 @@ def test_main_prints_a_sentence_and_no_traceback(study, capsys):
     assert stage.main(["run", "nowhere.ipynb", "out.ipynb", "seed"]) == 1
     printed = capsys.readouterr()
     assert printed.err == "nowhere.ipynb: there is no such notebook; name one of notebooks/.\n" and printed.out == ""
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
+def test_an_unforeseen_error_is_a_sentence_and_its_traceback_a_file(study, monkeypatch, capsys, error):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(stage, "load", fail)
+    assert stage.main(["run", "work.ipynb", "reports/notebooks/work.ipynb"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"work: {error} (the traceback is in .build/traceback.txt)."
+    assert type(error).__name__ in Path(".build/traceback.txt").read_text()
+
+
+@pytest.mark.parametrize(("folder", "command"), [("study", "make study"), ("studies/mine", "make study STUDY=mine")])
+def test_ctrl_c_says_in_one_line_what_continues(tmp_path, monkeypatch, folder, command):
+    (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / folder)
+    shutil.copy(SMOKE, ".")
+    write_notebook(
+        Path("work.ipynb"), "print('works', flush=True)", "import time; time.sleep(60)", parameters="seed = 1"
+    )
+    run = [sys.executable, "-m", "flashdiff.study.stage", "run", "work.ipynb", "reports/notebooks/work.ipynb", "seed"]
+    with open("told.txt", "w") as told:
+        process = subprocess.Popen(run, stdout=told, stderr=told, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while "works" not in Path("told.txt").read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    lines = Path("told.txt").read_text().splitlines()
+    assert lines[-1] == f"work: stopped. What it had finished is kept; `{command}` continues there."
+    assert lines[-2] == "works"
 
 
 def test_annotated_parameters_and_magics_are_read(study):

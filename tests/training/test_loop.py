@@ -13,6 +13,7 @@ import pytest
 import torch
 from small_training import double_loss_that, make
 
+from flashdiff.messages import duration
 from flashdiff.training import live_curve
 from flashdiff.training import loop as training
 from flashdiff.training.loop import Recipe, batch_ids, decisive, keyed, train
@@ -132,6 +133,7 @@ def test_a_checkpoint_from_before_accumulation_continues(tmp_path):
     ("seconds", "text"),
     [
         (45.4, "45 s"),
+        (0.2, "1 s"),
         (89, "89 s"),
         (120, "2 min"),
         (3540, "59 min"),
@@ -145,7 +147,7 @@ def test_a_checkpoint_from_before_accumulation_continues(tmp_path):
     ],
 )
 def test_durations(seconds, text):
-    assert training.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.fixture
