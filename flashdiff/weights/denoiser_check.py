@@ -67,7 +67,7 @@ def denoiser_errors(prior: Prior, images: np.ndarray, seed: int = 0) -> pd.DataF
 def _error(prior: Prior, z: Tensor, noise: Tensor, index: int) -> float:
     """The mean squared error of the noise found in z (n, c, h, w) by the denoiser, told that it stands at an index."""
     found = [
-        prior.predict_eps(part, torch.full((len(part),), index)).double().cpu()
+        prior.predict_eps(part, torch.full((len(part),), index)).cpu().double()
         for part in z.to(prior.abar.device).split(slice_size(z))
     ]
     return float((torch.cat(found) - noise).square().mean())
