@@ -50,7 +50,7 @@ class Section(BaseModel):
 
 
 SSIM_WINDOW = 11
-"""Pixels across the window of :func:`flashdiff.measures.quality.ssim`, which computes only where it lies within the image."""
+"""Pixels across the window of :func:`flashdiff.measures.quality.ssim`, which has to lie within an image."""
 Layout = Literal["folder", "celebahq", "ffhq", "lsun", "hugging_face"]
 
 
@@ -422,8 +422,8 @@ class Study(Section):
         halvings = len(prior.denoiser.channels) - 1
         if self.data.image_size // factor % 2**halvings:
             raise ValueError(
-                f"data.image_size: {self.data.image_size} must be a multiple of {factor * 2**halvings}: the autoencoder divides "
-                f"it by {factor}, and the denoiser halves the latents {halvings} times"
+                f"data.image_size: {self.data.image_size} must be a multiple of {factor * 2**halvings}: the autoencoder "
+                f"divides it by {factor}, and the denoiser halves the latents {halvings} times"
             )
         for field, starts in (
             ("reconstruction.fixed_starts", self.reconstruction.fixed_starts),
