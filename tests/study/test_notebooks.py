@@ -26,6 +26,7 @@ SHIPPED = {
     "tune_budgets",
     "other_seeds",
     "ablate",
+    "robustness",
 }  # their results are in git and do not depend on code (docs/decisions.md)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
