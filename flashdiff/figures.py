@@ -16,14 +16,18 @@ import importlib
 _HOME = {
     "ablation": "ablation",
     "degradation_levels": "image_figures",
+    "encoder_choices": "robustness",
     "frontier": "frontier_figures",
     "gain_by_severity": "frontier_figures",
     "gain_over_fixed": "frontier_figures",
     "image_grid": "image_figures",
     "matched_pairs": "image_figures",
+    "noise_robustness": "robustness",
     "outliers": "image_figures",
     "reconstructions": "image_figures",
     "save": "style",
+    "start_choices": "robustness",
+    "unseen_classes": "robustness",
 } | dict.fromkeys(
     (
         "calibration", "error_statistics", "gains_of_pairs", "learning_curve", "ordering_by_pair",

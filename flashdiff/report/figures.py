@@ -19,6 +19,7 @@ from flashdiff.report.frontier_figures import frontier, gain_by_severity, gain_o
 from flashdiff.report.image_figures import degradation_levels, image_grid, matched_pairs, outliers, reconstructions
 from flashdiff.report.names import DISTANCES, colour, label, marker, solver_label
 from flashdiff.report.panels import better, gain_in_words, not_measured
+from flashdiff.report.robustness import encoder_choices, noise_robustness, start_choices, unseen_classes
 from flashdiff.report.style import (
     COLUMN,
     LEVEL,
@@ -39,9 +40,11 @@ from flashdiff.starts import STARTS
 from flashdiff.study.methods import adaptive, fixed_starts, flash_method, ladder
 
 __all__ = [
-    "ablation", "calibration", "degradation_levels", "error_statistics", "frontier", "gain_by_severity", "gain_over_fixed", "gains_of_pairs", "image_grid",
-    "learning_curve", "matched_pairs", "ordering_by_pair", "outliers", "quality_against_steps", "quality_of_methods", "reconstructions", "save",
-    "severity_against_level", "severity_against_level_per_image", "severity_shares", "start_distribution", "starts_by_severity", "wall_clock",
+    "ablation", "calibration", "degradation_levels", "encoder_choices", "error_statistics", "frontier",
+    "gain_by_severity", "gain_over_fixed", "gains_of_pairs", "image_grid", "learning_curve", "matched_pairs",
+    "noise_robustness", "ordering_by_pair", "outliers", "quality_against_steps", "quality_of_methods",
+    "reconstructions", "save", "severity_against_level", "severity_against_level_per_image", "severity_shares",
+    "start_choices", "start_distribution", "starts_by_severity", "unseen_classes", "wall_clock",
 ]  # fmt: skip
 
 MEASURED = ("accuracy", "ordering_accuracy", "spearman_error", "calibration_ratio")

@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 
 import pandas as pd
 from figure_cases import draw, pictures
-from synthetic import ablation_rows, reconstruction_rows, severity_rows, write_metrics
+from synthetic import ablation_rows, reconstruction_rows, robustness_rows, severity_rows, write_metrics
 
-from flashdiff.report import ablation, figures, frontier, headline, tables
+from flashdiff.report import ablation, figures, frontier, headline, robustness, tables
 from flashdiff.report import page as report
 from flashdiff.report import pictures as opening_pictures
 from flashdiff.study.records import read_json
@@ -89,6 +89,9 @@ def write_study(folder, degradations=DEGRADATIONS, solvers=SOLVERS):
             tables.save(frontier.gain_table(summary), reports / "tables", f"budget_gains-{item}")
             figures.save(draw("start_distribution"), reports / f"figures/reconstruct-{item}", "start_distribution")
             figures.save(draw("wall_clock"), reports / f"timings/speedup-{item}", "wall_clock")
+            figures.save(draw("noise_robustness"), reports / f"figures/robustness-{item}", "noise_robustness")
+            noise = robustness.noise_table(robustness_rows(), 100)
+            tables.save(noise, reports / "tables", f"robustness_noise-{item}")
             tables.save(quality, reports / "tables", f"quality-{item}")
             paired = [
                 tables.paired_comparison(reconstruction_rows(), method, baseline, 100)
