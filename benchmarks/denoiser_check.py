@@ -74,6 +74,8 @@ FAULTS: dict[str, Callable[[Prior], Prior]] = {
     "scaling_factor 0.18215 written out": with_encoding(lambda prior, x: 0.18215 * prior.encode(x)),
     "latents divided by 0.18215": with_encoding(lambda prior, x: prior.encode(x) / 0.18215),
     "latents at half their scale": with_encoding(lambda prior, x: 0.5 * prior.encode(x)),
+    "latents at 0.8 of their scale": with_encoding(lambda prior, x: 0.8 * prior.encode(x)),
+    "latents at 1.25 of their scale": with_encoding(lambda prior, x: 1.25 * prior.encode(x)),
     "latents at twice their scale": with_encoding(lambda prior, x: 2 * prior.encode(x)),
     "latents shifted by half a standard deviation": with_encoding(lambda prior, x: prior.encode(x) + 0.5),
     "channels scaled 0.5, 1, 1.5, 2": with_encoding(lambda prior, x: CHANNELS.to(x) * prior.encode(x)),

@@ -325,6 +325,23 @@ def test_every_solver_runs_in_a_reconstructor(solver, tiny_prior, tiny_encoder):
     assert images.shape == (2, *SHAPE) and bool(torch.isfinite(images).all())
 
 
+@pytest.mark.parametrize("inside", [True, False], ids=["physics made there", "physics made before"])
+@pytest.mark.parametrize("name", ["flash", "full"])
+def test_inference_mode_gives_the_bits_of_no_grad(name, inside, methods):
+    """The measurement is made in it, too, by a physics with a batch of kernels."""
+
+    def made():
+        physics = noisy(dinv.physics.Blur(kernels(3), padding="circular"))
+        return physics, physics.A(uniform(3, *SHAPE))
+
+    before = made()
+    with torch.no_grad():
+        expected = DeepinvReconstructor(methods[name])(before[1], before[0])
+    with torch.inference_mode():
+        physics, y = made() if inside else before
+        assert torch.equal(DeepinvReconstructor(methods[name])(y, physics), expected)
+
+
 def test_reconstructor_holds_the_networks_in_evaluation_mode(methods, tiny_prior, tiny_encoder):
     model = DeepinvReconstructor(methods["flash"])
     model.train()

@@ -537,6 +537,19 @@ def test_parts_that_do_not_fit_are_refused(pipe):
         made(unet=type(pipe.unet).from_config(dict(pipe.unet.config) | {"in_channels": 3}))
 
 
+def test_inference_mode_gives_the_bits_of_no_grad(pipe, tmp_path):
+    """Calls, measurements made there, and a pipeline that was loaded there."""
+    x = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 1, 16, 16))).float()
+    pipe.save_pretrained(tmp_path)
+    for options in ({}, {"evaluations": 3}, {"solver": "ldps"}):
+        expected = pipe(measure(x, BLUR, 0.5, 0.1, ids=IDS), **options)
+        with torch.inference_mode():
+            loaded = FlashPipeline.from_pretrained(tmp_path)
+            for one in (pipe, loaded):
+                found = one(measure(x, BLUR, 0.5, 0.1, ids=IDS), **options)
+                assert torch.equal(found.images, expected.images) and torch.equal(found.severity, expected.severity)
+
+
 def test_any_scheduler_of_the_diffusion_does(pipe, measurement, tmp_path, tiny_diffusion):
     """Only its alphas_cumprod count."""
     other = FlashPipeline(**pipe.components | {"scheduler": DDIMScheduler(**tiny_diffusion)}, **memory(pipe))

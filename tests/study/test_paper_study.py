@@ -1,12 +1,13 @@
 """ffhq-256 from end to end on stand-ins in the published formats: every loader, converter and report on its real path.
 
 Images of 32 pixels lie in the folders and lists of CelebA-HQ and FFHQ, the prior is a small VQ model as CompVis saves
-them (tests/data/compvis-vq), one severity encoder is an original checkpoint. Numbers mean nothing; that they belong
-together is checked against the files they come from.
+them (tests/data/compvis-vq) whose denoiser has seen them, one severity encoder is an original checkpoint. Numbers mean
+nothing; that they belong together is checked against the files they come from.
 """
 
 import importlib.util
 import json
+import re
 import shutil
 
 import numpy as np
@@ -17,16 +18,21 @@ from PIL import Image
 from repositories import ROOT, copy_repository, dvc, stages_that_ran
 from ruamel.yaml import YAML
 
+from flashdiff.datasets.splits import to_float
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder
 from flashdiff.study.records import read_json
 from flashdiff.study.schema import load
-from flashdiff.weights.compvis import load_compvis_prior
+from flashdiff.weights.compvis import EMA, UNET, load_compvis_prior
+from flashdiff.weights.compvis_names import unet_sources
+from flashdiff.weights.denoiser_check import SIGNALS, check_denoiser
 from flashdiff.weights.published_severity import load_published
 
 pytestmark = pytest.mark.slow
 SAVED = ROOT / "tests/data/compvis-vq"
 PAIRS = ["gaussian_blur-psld_blur", "nonlinear_blur-ldps_nonlinear", "random_inpainting-resample_inpainting"]
+STEPS = 300
+"""Of the stand-in denoiser's training: twenty seconds."""
 TRAINED, TESTED = range(3, 15), [5, 1002, 3, 1000, 4, 0, 1, 2, 1001, 6]
 
 
@@ -49,6 +55,45 @@ def write_datasets(folder):
     (lists / "celebahq_train_ids.txt").write_text("".join(f"{number:05d}\n" for number in TRAINED))
     (lists / "ffhq_test_ids.txt").write_text("".join(f"{number:05d}\n" for number in TESTED))
     shutil.copytree(SAVED, folder / "weights")
+    teach(folder / "weights")
+
+
+def teach(weights):
+    """Train the checkpoint's denoiser on the stand-in images: the stage `prior` takes none that does not know them.
+
+    The first stage is untrained, so its latents are scaled to unit variance first. What is taught are the indices that the
+    stage asks about.
+    """
+    yaml, path = YAML(), weights / "config.yaml"
+    config = yaml.load(path.read_text())
+    config["model"]["params"]["scale_factor"] = 4.0
+    with path.open("w") as file:
+        yaml.dump(config, file)
+    prior = load_compvis_prior(weights / "model.ckpt")
+    images = [np.asarray(picture(number, (36, 32)))[:, 2:34].transpose(2, 0, 1) for number in TRAINED]
+    z0, unet, draw = prior.encode_in_slices(to_float(np.stack(images))), prior.unet, torch.Generator().manual_seed(0)
+    indices = torch.tensor([int((prior.abar - share).abs().argmin()) for share in SIGNALS])
+    optimiser = torch.optim.Adam(unet.requires_grad_(True).parameters(), lr=3e-3)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    for _ in range(STEPS):
+        z, i = z0[torch.randint(len(z0), (16,), generator=draw)], indices[torch.randint(3, (16,), generator=draw)]
+        noise, signal = torch.randn(z.shape, generator=draw), prior.signal(i).float()[:, None, None, None]
+        loss = (unet(signal.sqrt() * z + (1 - signal).sqrt() * noise, i).sample - noise).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        decay.step()
+    content = torch.load(weights / "model.ckpt", weights_only=True)
+    for name, source in unet_sources(unet).items():
+        value = unet.state_dict()[name]
+        for key in (UNET + source.key, EMA + f"diffusion_model.{source.key}".replace(".", "")):
+            stored = content["state_dict"][key]
+            if part := re.search(r"\.to_([qkv])\.", name):  # all heads' queries, keys and values lie in one tensor
+                heads = (-1, unet.config.attention_head_dim, *value.shape[1:])
+                stored.view(-1, 3, *heads[1:])[:, "qkv".index(part[1])] = value.view(heads)
+            else:
+                stored.copy_(value.view(stored.shape))
+    torch.save(content, weights / "model.ckpt")
 
 
 def stand_in(content: dict) -> dict:
@@ -110,10 +155,19 @@ def test_images_are_those_of_the_lists_in_their_order(study):
 
 
 def test_the_prior_is_the_converted_checkpoint(study):
-    ours, original = Prior.from_pretrained(study / "data/prior"), load_compvis_prior(SAVED / "model.ckpt")
+    ours = Prior.from_pretrained(study / "data/prior")
+    original = load_compvis_prior(study / "../../datasets/weights/model.ckpt")
     for (name, tensor), (same, expected) in zip(ours.state_dict().items(), original.state_dict().items(), strict=True):
         assert name == same and torch.equal(tensor, expected)
     assert not (study / "data/prior/features").exists()
+
+
+def test_the_denoiser_was_asked_about_the_validation_images(study):
+    kept = pd.read_csv(study / "data/prior/denoiser_check.csv")
+    validation = np.load(study / "data/splits/validation.npy")
+    pd.testing.assert_frame_equal(
+        kept, check_denoiser(Prior.from_pretrained(study / "data/prior"), validation), rtol=1e-3
+    )
 
 
 def test_the_published_encoder_is_used_and_the_others_are_trained(study):
