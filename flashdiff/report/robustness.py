@@ -132,8 +132,8 @@ def encoder_table(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.Dat
 
 
 def start_table(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
-    """One row per start rule and per correction of the published one: mean start index and nfe, psnr with its 95% interval, and psnr_gain_db, paired,
-    over the fixed start or the first correction. No such experiment: no rows.
+    """One row per start rule and per correction of the published one: mean start index and evaluations, psnr with its 95% interval, and psnr_gain_db,
+    paired, over the fixed start or the first correction. No such experiment: no rows.
 
     rows: of :func:`flashdiff.study.robustness.walk_rows`.
     """
@@ -143,16 +143,16 @@ def start_table(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataF
         against = psnr.get(FIXED, next(iter(psnr.values())))
         for variant, part in of.groupby("variant", sort=False):
             row = {"choice": f"{variant} start" if experiment == "start" else f"published, c = {variant}"}
-            row |= {"mean_start": float(part.start.mean()), "nfe": float(part.nfe.mean())}
+            row |= {"mean_start": float(part.start.mean()), "evaluations": float(part.nfe.mean())}
             row |= spread("psnr", bootstrap(psnr[variant], np.mean, n_resamples, seed))
             found.append(row | spread("psnr_gain_db", bootstrap(psnr[variant] - against, np.mean, n_resamples, seed)))
     return pd.DataFrame(found)
 
 
-def _band(axis: Axes, table: pd.DataFrame, x: str, y: str, **style) -> None:
-    """A line with the interval of every point."""
+def _band(axis: Axes, table: pd.DataFrame, x: str, y: str, shift: float = 1.0, **style) -> None:
+    """A line with the interval of every point; shift: factor of x, so that intervals at one x stand beside each other."""
     below, above = table[y] - table[f"{y}_low"], table[f"{y}_high"] - table[y]
-    axis.errorbar(table[x], table[y], yerr=[below, above], lw=1.2, elinewidth=0.8, capsize=1.5, ms=3.5, **style)
+    axis.errorbar(shift * table[x], table[y], yerr=[below, above], lw=1.2, elinewidth=0.8, capsize=1.5, ms=3.5, **style)
 
 
 @styled
@@ -170,14 +170,14 @@ def noise_robustness(table: pd.DataFrame) -> Figure:
     x = "true_over_assumed_noise"
     figure, axes = canvas(columns=3, width=PAGE, height=2.3)
     error, calibration, quality = axes[0]
-    _band(error, table, x, "latent_error", color=PALETTE[1], marker="o", label="true, s̄")
-    _band(error, table, x, "predicted_error", color=PALETTE[0], marker="s", ls="--", label="predicted, σ̂")
+    _band(error, table, x, "latent_error", 0.97, color=PALETTE[1], marker="o", label="true, s̄")
+    _band(error, table, x, "predicted_error", 1.03, color=PALETTE[0], marker="s", ls="--", label="predicted, σ̂")
     error.set_ylabel("latent error (latent units)")
     _band(calibration, table, x, "calibration_ratio", color=PALETTE[0], marker="o")
     calibration.axhline(1, color="0.5", ls="--", lw=0.8)
     calibration.set_ylabel(CALIBRATION)
-    _band(quality, table, x, "psnr_of_z_hat", color="0.35", marker="s", ls="--", label="no diffusion, D(ẑ)")
-    _band(quality, table, x, "psnr_few_steps", color=PALETTE[0], marker="o", label="Flash, few steps")
+    _band(quality, table, x, "psnr_of_z_hat", 0.97, color="0.35", marker="s", ls="--", label="no diffusion, D(ẑ)")
+    _band(quality, table, x, "psnr_few_steps", 1.03, color=PALETTE[0], marker="o", label="Flash, few steps")
     quality.set_ylabel(PSNR)
     for axis in axes[0]:
         axis.axvline(1, color="0.5", ls=":", lw=0.8)
