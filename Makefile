@@ -23,18 +23,18 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study compare test test-fast lab explore figures prior pretrain tune baseline seeds ablation bench readme lint study-exists
+.PHONY: help study compare test test-fast lab explore figures prior pretrain tune baseline seeds ablation robustness bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
-	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
 study: $(INSTALLED) study-exists ## run the study: every stage whose inputs changed, then the report
 	@cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage plan && '$(BIN)/dvc' repro
 	@$(report)
 
 figures: $(INSTALLED) study-exists ## draw all figures and tables and write the report again from the results at hand
-	@$(dvc) --force --single-item show_prior order correlate compare speedup frontier show_examples show_ablation report
+	@$(dvc) --force --single-item show_prior order correlate compare speedup frontier show_examples show_ablation show_robustness report
 	@$(report)
 
 compare: $(INSTALLED) study-exists ## what differs between the experiments of `dvc exp run`, in a table that fits the terminal
@@ -64,6 +64,10 @@ seeds: $(INSTALLED) study-exists ## walk with encoders of other training seeds a
 ablation: $(INSTALLED) study-exists ## train the severity encoders of the ablation anew (ten minutes on two cores); `make study` then follows
 	@$(dvc) prior
 	@$(dvc) --force --single-item ablate
+
+robustness: $(INSTALLED) study-exists ## measure robustness and single choices anew (a quarter of an hour on two cores); `make study` then follows
+	@$(dvc) train_severity tune_budgets
+	@$(dvc) --force --single-item robustness
 
 test: $(INSTALLED) ## run the tests
 	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile --no-loadscope-reorder $(OPTIONS)

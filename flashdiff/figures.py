@@ -18,6 +18,7 @@ _HOME = {
     "calibration": "encoder_figures",
     "degradation_levels": "image_figures",
     "error_statistics": "encoder_figures",
+    "encoder_choices": "robustness",
     "frontier": "frontier_figures",
     "gain_by_severity": "frontier_figures",
     "gain_over_fixed": "frontier_figures",
@@ -26,6 +27,7 @@ _HOME = {
     "learning_curve": "encoder_figures",
     "matched_pairs": "image_figures",
     "ordering_by_pair": "encoder_figures",
+    "noise_robustness": "robustness",
     "outliers": "image_figures",
     "overview": "example_figures",
     "quality_against_steps": "comparison_figures",
@@ -36,9 +38,11 @@ _HOME = {
     "severity_against_level_per_image": "encoder_figures",
     "severity_shares": "encoder_figures",
     "start_distribution": "comparison_figures",
+    "start_choices": "robustness",
     "starts_by_severity": "comparison_figures",
     "starts_of_images": "example_figures",
     "trajectories": "example_figures",
+    "unseen_classes": "robustness",
     "wall_clock": "comparison_figures",
 }
 """Figure -> the module of flashdiff.report that draws it; loaded on first use, so that the import is light."""

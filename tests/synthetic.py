@@ -186,6 +186,48 @@ def ablation_rows():
     return pd.DataFrame(rows)
 
 
+def robustness_rows(n=10):
+    """The record of robustness: every experiment on n images, of which the last third are of unseen classes."""
+    rng, image, levels, parts = np.random.default_rng(4), np.arange(n), np.array([0.0, 0.25, 0.5, 0.75, 1.0]), []
+    difficulty = rng.uniform(0.8, 1.2, n)
+
+    def walk(experiment, variant, factor, gain):
+        sbar = 0.3 * factor * difficulty
+        shared = {
+            "experiment": experiment,
+            "variant": variant,
+            "unseen": False,
+            "image": image,
+            "t": rng.uniform(size=n),
+        }
+        shared |= {"sigma_hat": 0.3 * np.sqrt(factor) * difficulty, "sbar": sbar, "start": (100 * sbar).astype(int)}
+        psnr = 25 - 3 * sbar + rng.normal(0, 0.1, n)
+        if experiment == "noise":
+            parts.append(pd.DataFrame(shared | {"method": "no_diffusion", "start": -1, "nfe": 0, "psnr": psnr}))
+        parts.append(pd.DataFrame(shared | {"method": "few_step", "nfe": 6, "psnr": psnr + gain}))
+
+    def encoder(experiment, variant, factor, unseen):
+        for draw in levels:
+            sbar = (0.1 + draw) * difficulty * np.where(unseen, factor, 1)
+            told = {"sbar": sbar, "sigma_hat": 0.9 * sbar + rng.normal(0, 0.02, n), "psnr": 30 - 10 * sbar}
+            head = {"experiment": experiment, "variant": variant, "unseen": unseen, "image": image, "t": draw}
+            parts.append(pd.DataFrame(head | told | {"method": "no_diffusion", "start": -1, "nfe": 0}))
+
+    for ratio in (0.5, 1, 2, 4):
+        walk("noise", f"{ratio:g}", max(1, ratio / 2), 1.0)
+    for number, rule in enumerate(("published", "consistent", "scaled", "fixed")):
+        walk("start", rule, 1, number / 4)
+    for c in (1, 1.2):
+        walk("correction", f"{c:g}", 1, 1 / c)
+    for variant, factor in (("all", 1.0), ("without", 1.5)):
+        encoder("classes", variant, factor, image >= n - n // 3)
+    for weight in (0.1, 1, 10):
+        encoder("lambda_sigma", f"{weight:g}", 1, False)
+    for variant in ("for_all", "own"):
+        encoder("encoder", variant, 1, False)
+    return pd.concat(parts, ignore_index=True)
+
+
 def seed_rows(seeds=(1, 2)):
     """Rows of other training seeds of the encoder: what the study keeps of its few-step walks and of the long ones."""
     few, long = few_step_rows(), reconstruction_rows()

@@ -166,6 +166,11 @@ def choices(
         ("other_seeds", [], "intervals are over images alone"),
         ("ablation.steps", [], "the default study's trainings of other encoders are not repeated"),
         ("ablation.n_images", min(500, validation), ""),
+        ("robustness.n_images", min(128, test), ""),
+        ("robustness.encoder_images", min(300, test), ""),
+        *((f"robustness.{name}", [], "") for name in ("noise", "unseen", "lambda_sigma", "corrections")),
+        ("robustness.starts", {}, ""),
+        ("robustness.one_for_all", False, "the default study's experiments on robustness are not repeated"),
     ]
     return [Choice(*value) for value in values]
 
@@ -192,6 +197,11 @@ def _write(root: Path, folder: Path, chosen: Sequence[Choice]) -> None:
         (study, "prior", "trained on your images"),
         (study, "tune", "on validation images"),
         (study, "ablation", "of the severity encoder's training; no steps: none"),
+        (
+            study,
+            "robustness",
+            "to a wrong noise level and unseen classes, and what single choices do; empty lists: none",
+        ),
         (study["budgets"], "tune", "on validation images"),
     ):
         section.yaml_add_eol_comment(comment, field)

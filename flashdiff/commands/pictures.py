@@ -57,14 +57,13 @@ def find(paths: Iterable[Path]) -> list[Picture]:
     for picture in found:
         once.setdefault(picture.path.resolve(), picture)
     if len(once) < len(found):
-        say(
-            f"{len(found) - len(once)} of {len(found)} names lead to a file that another one names, too: each file is taken once."
-        )
+        again = len(found) - len(once)
+        say(f"{again} of {len(found)} names lead to a file that another one names, too: each file is taken once.")
     return list(once.values())
 
 
 def check(pictures: Sequence[Picture], size: int, channels: int) -> str | None:
-    """Decode them all: can the model take them? Returns what is to be said aloud of what it does not see, None for nothing.
+    """Decode them all: can the model take them? Returns what is to be said of what it does not see, None for nothing.
 
     size: height and width; channels: 1 or 3. Raises StudyError, a sentence for each of another size or unreadable (ten at
     most): a measurement that is resized is another degradation, and tiles of a picture are not what the prior knows.

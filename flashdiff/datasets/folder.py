@@ -24,8 +24,8 @@ AGAIN = "links back to folders that are listed already"
 def list_images(folder: str | Path) -> tuple[list[str], dict[str, list[str]]]:
     """Names of the image files below ``folder``, relative to it and sorted; and reason -> names of what was left out.
 
-    The suffix of a name tells an image, in small or capital letters. Links are followed, those to folders after all that
-    lies here itself, and no folder is listed twice.
+    The suffix of a name tells an image, in small or capital letters. Links are followed, those to folders after all
+    that lies here itself, and no folder is listed twice.
     """
     names: list[str] = []
     left: dict[str, list[str]] = {reason: [] for reason in (HIDDEN, SUFFIX, NO_FILE, CLOSED, AGAIN)}

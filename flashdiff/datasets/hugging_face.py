@@ -73,7 +73,7 @@ def hugging_face(entry: Mapping, field: str) -> Collection:
 
 
 def _loaded(where: str, split: str) -> Any:
-    """The table of a split; of a folder without its labels, where the library cannot make labels of the folders in an archive."""
+    """The table of a split; without labels where the library cannot make them of the folders in an archive."""
     import datasets
 
     try:

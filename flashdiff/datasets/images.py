@@ -1,8 +1,8 @@
 """Image files of any size and kind -> uint8 arrays of one size. Whoever takes pictures from people reads them here.
 
-What a pixel is worth: 8 bits stay as they are; 1, 2, 4, 12 and 16 bits are scaled, so that black and white stay black and
-white (of 16 bits in colour Pillow keeps the high byte, at most one of 255 levels away); transparency is seen on black;
-CMYK, YCbCr and Lab become sRGB by Pillow's formulas. Colour profiles and gamma are not applied.
+What a pixel is worth: 8 bits stay as they are; 1, 2, 4, 12 and 16 bits are scaled, so that black and white stay black
+and white (of 16 bits in colour Pillow keeps the high byte, at most one of 255 levels away); transparency is seen on
+black; CMYK, YCbCr and Lab become sRGB by Pillow's formulas. Colour profiles and gamma are not applied.
 """
 
 import io
@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from flashdiff.messages import printable, say
 
-# Between one and two times its limit Pillow warns of an attack, which people's own photographs are not; above, it refuses.
+# Between one and two times its limit Pillow warns of an attack, which people's photographs are not; above, it refuses.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _UPRIGHT = {
@@ -66,9 +66,10 @@ class _UnknownRange(ValueError):
 def open_image(source: Content | BinaryIO, name: str | None = None, smallest: int | None = None) -> Opened:
     """Decode one image file of any size and kind; of an animation or several pages the first picture.
 
-    source: a path, the bytes of a file, what gives them, or an open file. Turned upright as its EXIF says, or as it lies where that is
-    damaged. smallest: a JPEG may be decoded smaller, which is fast, with at least so many pixels a side. ValueError in one
-    sentence with the remedy when it cannot be read; it begins with ``name``: by default the field data.images and the path.
+    source: a path, the bytes of a file, what gives them, or an open file. Turned upright as its EXIF says, or as it
+    lies where that is damaged. smallest: a JPEG may be decoded smaller, which is fast, with at least so many pixels a
+    side. ValueError in one sentence with the remedy when it cannot be read; it begins with ``name``: by default the
+    field data.images and the path.
     """
     try:
         source = source() if callable(source) else source
@@ -91,8 +92,8 @@ def open_image(source: Content | BinaryIO, name: str | None = None, smallest: in
 def fit(image: Image.Image, image_size: int, channels: int) -> np.ndarray:
     """A picture of mode L or RGB -> uint8 (channels, image_size, image_size).
 
-    The largest square in the centre, resized with an antialiasing filter (Lanczos) where it has another size. channels is
-    1 (luma, ITU-R 601) or 3.
+    The largest square in the centre, resized with an antialiasing filter (Lanczos) where it has another size. channels
+    is 1 (luma, ITU-R 601) or 3.
     """
     image = ImageOps.fit(
         image.convert("RGB" if channels == 3 else "L"), (image_size, image_size), Image.Resampling.LANCZOS
@@ -107,9 +108,9 @@ def read_image(
     name: str | None = None,
     several: Callable[[str], object] = lambda name: None,
 ) -> np.ndarray:
-    """One image file of any size and kind -> uint8 (channels, image_size, image_size): :func:`open_image`, then :func:`fit`.
+    """One image file of any size and kind -> uint8 (channels, image_size, image_size).
 
-    several: called with ``name`` where the file holds more pictures than the one that is taken.
+    :func:`open_image`, then :func:`fit`. several: called with ``name`` where the file holds more pictures than the one that is taken.
     """
     if channels not in (1, 3):
         raise ValueError(f"data.channels: {channels}; give 1 (grey) or 3 (colour).")
@@ -122,8 +123,8 @@ def read_image(
 def read_images(files: Iterable[ImageFile], image_size: int, channels: int) -> Iterator[tuple[ImageFile, np.ndarray]]:
     """:func:`read_image` of every file, in their order; several decode at a time, and only a few wait in memory.
 
-    After the first that cannot be read the others are read, too, and none is handed out any more: the ValueError at the end
-    says how many there are, and why the first of them cannot.
+    After the first that cannot be read the others are read, too, and none is handed out any more: the ValueError at the
+    end says how many there are, and why the first of them cannot.
     """
     several: list[str] = []
     problems: list[ValueError] = []

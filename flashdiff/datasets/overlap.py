@@ -1,7 +1,7 @@
 """Whether images that are tested or tuned on were trained on: by their pixels, exactly and nearly.
 
-No pixel of a test image is in another split: :func:`.splits.write_splits` refuses that. Here the files on disk are counted once
-more, independently, and so are the images that are nearly the same: two photographs of one scene, or one garment twice.
+No two splits share an image: :func:`.splits.write_splits` refuses that. Here the files on disk are counted once more,
+independently, and so are the images that are nearly the same: two photographs of one scene, or one garment twice.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ _BLOCKS, _ROWS = 12, 256
 def count_overlap(folder: str | Path) -> dict:
     """What the splits of a study share: counts, and the rule of what is nearly the same.
 
-    ``exact`` and ``near``: for every one of PAIRS, written "test in train", how many images of the first the second has, too
-    (an exact copy is also a near one, but an image of one colour). ``within``: for every split, how many images are exact
-    copies of an earlier one there. Seconds for 70 000 images of 32 x 32.
+    ``exact`` and ``near``: for every one of PAIRS, written "test in train", how many images of the first the second
+    has, too (an exact copy is also a near one, unless it is of one colour). ``within``: for every split, how many images
+    are exact copies of an earlier one there. Some ten seconds for 70 000 images of 32 x 32.
     """
     splits = {name: open_split(folder, name) for name in SPLITS}
     digests = {
@@ -56,10 +56,10 @@ def _chunk(images: np.ndarray) -> int:
 
 
 def _signatures(split: Split) -> np.ndarray:
-    """Unit vectors (n, d) float32 whose inner product is an upper bound of the correlation of two images; 0 for one colour.
+    """Unit vectors (n, d) float32 whose inner product bounds the correlation of two images from above; 0 for one colour.
 
-    Normalised pixels are projected on the 12 x 12 blocks of every channel; one entry more holds the length of what is left
-    over, of which the bound assumes that it points the same way in both images.
+    Normalised pixels are projected on the 12 x 12 blocks of every channel; one entry more holds the length of what is
+    left over, of which the bound assumes that it points the same way in both images.
     """
     _, height, width = split.images.shape[1:]
     rows, columns = (np.unique(np.arange(_BLOCKS) * side // _BLOCKS) for side in (height, width))
@@ -77,7 +77,7 @@ def _signatures(split: Split) -> np.ndarray:
 
 
 def _normalised(images: np.ndarray) -> np.ndarray:
-    """Images (n, C, H, W) less their mean, divided by their length: inner products are correlations; 0 for one colour."""
+    """Images (n, C, H, W) less their mean, divided by their length: inner products are correlations; one colour is 0."""
     x = images.astype(np.float64)
     x -= x.mean((1, 2, 3), keepdims=True)
     length = np.sqrt(np.square(x).sum((1, 2, 3), keepdims=True))

@@ -37,8 +37,8 @@ def to_float(images: np.ndarray) -> Tensor:
 def to_bytes(images: Tensor | np.ndarray) -> np.ndarray:
     """Images of any shape in [-1, 1] -> uint8 0..255 of the same shape, the inverse of :func:`to_float`.
 
-    What lies beyond -1 or 1 is black or white; between two levels the nearer is taken, at half way the even one. ValueError
-    for NaN and infinite values: a walk that diverged is no picture.
+    What lies beyond -1 or 1 is black or white; between two levels the nearer is taken, at half way the even one.
+    ValueError for NaN and infinite values: a walk that diverged is no picture.
     """
     if isinstance(images, Tensor):
         images = images.detach().to("cpu", torch.float64 if images.dtype == torch.float64 else torch.float32).numpy()

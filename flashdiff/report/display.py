@@ -13,6 +13,12 @@ COLUMNS = {
     "budget": "evaluations asked",
     "nfe": "NFE",
     "nfe ratio": "NFE, baseline / method",
+    "true over assumed noise": "true / assumed noise",
+    "latent error": "latent error s̄",
+    "predicted error": "predicted error σ̂",
+    "error ratio": "s̄ / s̄ of all classes",
+    "psnr of z hat": "PSNR of D(ẑ) (dB)",
+    "psnr few steps": "PSNR, few steps (dB)",
 }
 """What heads a table's columns, in words, besides the measures and the gains in them."""
 

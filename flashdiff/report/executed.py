@@ -28,6 +28,8 @@ NOTEBOOKS = (
         "13_walk_budgets",
         "14_other_seeds",
         "15_frontier",
+        "19_robustness",
+        "20_show_robustness",
     ),
 )
 """The executed notebooks that the page links: of the study, of each degradation, of each pair; the report's own is written

@@ -38,7 +38,7 @@ def _tokens(text: str) -> list[str]:
 
 def _columns(table: pd.DataFrame, points: float) -> tuple[list[float], list[float]]:
     """Per column the least width, its longest token, and the width that breaks no cell, in points."""
-    em = 0.56 * points  # wider than most letters of Computer Modern, digits are 0.5
+    em = 0.58 * points  # wider than most letters of Computer Modern, digits are 0.5
     heads = [str(column) for column in table]
     cells = [list(map(str, table[column])) for column in table]
     least = [

@@ -20,6 +20,7 @@ OF_PAIR = (
     ("examples", ()),
     ("reconstruct", ("quality", "paired")),
     ("speedup", ("headroom",)),
+    ("robustness", ("robustness_noise", "robustness_classes", "robustness_encoders", "robustness_starts")),
 )
 """Stages in reading order, each with its tables: of a degradation's encoder, and of a pair. Their titles are in captions.j2."""
 BRIEF = ("budgets", "budget_gains", "paired")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from flashdiff.flash import COUNTS, Result
+from flashdiff.messages import say
 from flashdiff.prior import Prior
 from flashdiff.sampling import EngineReport
 from flashdiff.study.comparison import Bench, run_stored
@@ -66,6 +67,17 @@ def load(path: str | Path, bench: Bench) -> Result:
     nobody_asked = torch.full((len(images),), float("nan"))
     engine = EngineReport(*stored["engine"].tolist())
     return Result(images, nobody_asked, **costs, seconds=float(stored["seconds"]), engine=engine)
+
+
+def obtain(out: Path, pair: str, bench: Bench, choice: Choice) -> Result:
+    """The baseline for a notebook whose outputs go to ``out``, as :func:`flashdiff.study.place.enter_study` says.
+
+    A stage has the record, which DVC keeps in step with all parameters. By hand the parameters may be any, so it is walked.
+    """
+    if out == Path():
+        return load(RECORD.format(pair=pair), bench)
+    say(f"Run by hand: the full-length baseline of {pair} is walked anew, most of what this notebook does.")
+    return walk(replace(bench, encoder=None), choice, out / RUNS.format(pair=pair))
 
 
 def timed_here(bench: Bench, choice: Choice, baseline: Result) -> Result:

@@ -50,7 +50,7 @@ class Section(BaseModel):
 
 
 SSIM_WINDOW = 11
-"""Pixels across the window of :func:`flashdiff.measures.quality.ssim`, which computes only where it lies within the image."""
+"""Pixels across the window of :func:`flashdiff.measures.quality.ssim`, which has to lie within an image."""
 Layout = Literal["folder", "celebahq", "ffhq", "lsun", "hugging_face"]
 
 
@@ -381,6 +381,47 @@ class Ablation(Section):
         return self
 
 
+class Robustness(Section):
+    """What the encoder and the few-step walks bear, and what single choices do; an empty list leaves its experiment out.
+
+    Trainings are from the prior's own encoder and on the degradation's own noise; what is not said here is that of ``severity``.
+    """
+
+    n_images: int = Field(ge=4, description="test images that walk")
+    encoder_images: int = Field(ge=4, description="test images that encoders are measured on, at five levels each")
+    evaluations: Annotated[float, Field(ge=1)] = Field(description="mean evaluations of the walks, a budget of budgets")
+    noise: list[Positive] = Field(description="true noise over the noise_std that encoder and solver are made for")
+    unseen: list[Annotated[int, Field(ge=0)]] = Field(
+        description="labels of the classes that a training does without; the prior has seen them"
+    )
+    lambda_sigma: list[Annotated[float, Field(ge=0)]] = Field(
+        description="weights of the severity term in trainings with the published loss and architecture"
+    )
+    corrections: list[Annotated[float, Field(ge=1)]] = Field(
+        description="c of the published start, which starts must name"
+    )
+    starts: dict[Name, dict[Name, Values]] = Field(
+        description="start rules -> option -> values, tuned like the study's own walks, which they are compared with"
+    )
+    one_for_all: bool = Field(
+        description="whether severity.init as it is is compared with the degradation's own encoder"
+    )
+    steps: Count = Field(description="optimiser steps of each training")
+    learning_rate: Positive
+    architecture: Architecture | None = Field(
+        description="of the trainings with and without the unseen classes; null: as published"
+    )
+
+    @model_validator(mode="after")
+    def _fit(self):
+        for field in ("noise", "unseen", "lambda_sigma", "corrections"):
+            if len(set(values := getattr(self, field))) < len(values):
+                raise ValueError(f"{field} ({values}) must differ from one another")
+        if self.corrections and "published" not in self.starts:
+            raise ValueError(f"corrections ({self.corrections}) are of the published start; name it in starts")
+        return self
+
+
 class Report(Section):
     """What only readers see: no stage that computes reads it."""
 
@@ -411,6 +452,7 @@ class Study(Section):
         description="more training seeds of the severity encoders: intervals of what walks reach cover them, too"
     )
     ablation: Ablation
+    robustness: Robustness
     report: Report
 
     def _fits_the_prior(self, prior: TrainPrior) -> None:
@@ -422,8 +464,8 @@ class Study(Section):
         halvings = len(prior.denoiser.channels) - 1
         if self.data.image_size // factor % 2**halvings:
             raise ValueError(
-                f"data.image_size: {self.data.image_size} must be a multiple of {factor * 2**halvings}: the autoencoder divides "
-                f"it by {factor}, and the denoiser halves the latents {halvings} times"
+                f"data.image_size: {self.data.image_size} must be a multiple of {factor * 2**halvings}: the autoencoder "
+                f"divides it by {factor}, and the denoiser halves the latents {halvings} times"
             )
         for field, starts in (
             ("reconstruction.fixed_starts", self.reconstruction.fixed_starts),
@@ -433,11 +475,12 @@ class Study(Section):
                 raise ValueError(
                     f"{field}: {too_late} must be below prior.diffusion.n_steps ({prior.diffusion.n_steps})"
                 )
-        for name, architecture in self.ablation.architectures.items():
+        architectures = {f"ablation.architectures.{name}": a for name, a in self.ablation.architectures.items()}
+        for place, architecture in (architectures | {"robustness.architecture": self.robustness.architecture}).items():
             resolutions = len(prior.autoencoder.channels)
             if architecture and len(architecture.channels) != resolutions:
                 raise ValueError(
-                    f"ablation.architectures.{name}.channels: {architecture.channels} must be {resolutions} numbers, one for "
+                    f"{place}.channels: {architecture.channels} must be {resolutions} numbers, one for "
                     "each resolution of prior.autoencoder"
                 )
 
@@ -467,6 +510,8 @@ class Study(Section):
             ("budgets.n_images", self.budgets.n_images, "test"),
             ("budgets.tune.n_images", self.budgets.tune.n_images, "validation"),
             ("ablation.n_images", self.ablation.n_images, "validation"),
+            ("robustness.n_images", self.robustness.n_images, "test"),
+            ("robustness.encoder_images", self.robustness.encoder_images, "test"),
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
@@ -509,6 +554,11 @@ class Study(Section):
         for name in {pair.solver: None for pair in self.pairs.values()}:
             if name in self.solvers and name not in self.budgets.walks:
                 yield f"budgets.walks.{name}: missing; say how that solver takes few steps"
+        if self.robustness.evaluations not in self.budgets.evaluations:
+            yield (
+                f"robustness.evaluations: {self.robustness.evaluations:g} is not among budgets.evaluations "
+                f"({self.budgets.evaluations}); choose one of them"
+            )
         if self.seed in self.other_seeds or len(set(self.other_seeds)) < len(self.other_seeds):
             yield f"other_seeds: {self.other_seeds} must differ from one another and from seed ({self.seed})"
 
@@ -532,6 +582,7 @@ class Study(Section):
                 )
         adaptive = {name: rule for name, rule in SHORT_STARTS.items() if rule is not FixedStart}
         yield from _starts_tried("budgets.tune.adaptive", self.budgets.tune.adaptive, adaptive)
+        yield from _starts_tried("robustness.starts", self.robustness.starts, STARTS)
         for name, candidates in self.tune.candidates.items():
             place, entry = f"tune.candidates.{name}", self.solvers[name]
             yield from _fields_tried(place, "solver", f"solvers.{name}", entry, candidates.solver)

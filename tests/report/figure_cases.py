@@ -9,13 +9,14 @@ from synthetic import (
     few_step_rows,
     ordering_rows,
     reconstruction_rows,
+    robustness_rows,
     seed_rows,
     severity_rows,
     timings,
 )
 
 from flashdiff import figures
-from flashdiff.report import frontier, tables
+from flashdiff.report import frontier, robustness, tables
 
 
 def curve():
@@ -87,6 +88,13 @@ def reconstructed():
 
 
 OF_EXAMPLES = ["kind", "t", "sigma_hat", "walk", "draw", "start", "nfe", "psnr"]
+
+
+def with_bounds(*names):
+    """Columns of intervals: every name, and those of its bounds."""
+    return [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+
+
 # figure: (its data frame, how it is drawn from one, the columns it needs)
 FROM_ROWS = {
     "learning_curve": (curve, lambda rows: figures.learning_curve(rows, "gaussian_blur"), ["step"]),
@@ -122,6 +130,30 @@ FROM_ROWS = {
         ["method", "nfe", "psnr", "psnr_low", "psnr_high", "perceptual", "perceptual_low", "perceptual_high"],
     ),
     "ablation": (ablation_rows, figures.ablation, ["loss", "architecture", "steps", "t", "error", "error_e0"]),
+    "noise_robustness": (
+        lambda: robustness.noise_table(robustness_rows(), 100),
+        figures.noise_robustness,
+        [
+            "true_over_assumed_noise",
+            *with_bounds("latent_error", "predicted_error", "calibration_ratio"),
+            *with_bounds("psnr_of_z_hat", "psnr_few_steps"),
+        ],
+    ),
+    "unseen_classes": (
+        lambda: robustness.class_levels(robustness_rows(), 100),
+        figures.unseen_classes,
+        ["training", "measured_on", "t", *with_bounds("latent_error")],
+    ),
+    "encoder_choices": (
+        lambda: robustness.encoder_table(robustness_rows(), 100),
+        figures.encoder_choices,
+        ["choice", *with_bounds("latent_error", "calibration_ratio", "spearman_error", "ordering_accuracy")],
+    ),
+    "start_choices": (
+        lambda: robustness.start_table(robustness_rows(), 100),
+        figures.start_choices,
+        ["choice", "mean_start", *with_bounds("psnr", "psnr_gain_db")],
+    ),
     "frontier": (
         lambda: frontier.frontier_table(few_step_runs(), n_resamples=100),
         figures.frontier,

@@ -5,10 +5,18 @@ from html.parser import HTMLParser
 
 import pandas as pd
 from figure_cases import draw
-from synthetic import ablation_rows, example_arrays, example_rows, reconstruction_rows, severity_rows, write_metrics
+from synthetic import (
+    ablation_rows,
+    example_arrays,
+    example_rows,
+    reconstruction_rows,
+    robustness_rows,
+    severity_rows,
+    write_metrics,
+)
 
 from flashdiff import figures
-from flashdiff.report import ablation, frontier, headline, tables
+from flashdiff.report import ablation, frontier, headline, robustness, tables
 from flashdiff.report import page as report
 from flashdiff.report import pictures as opening_pictures
 from flashdiff.study.records import read_json
@@ -90,6 +98,9 @@ def write_study(folder, degradations=DEGRADATIONS, solvers=SOLVERS):
             tables.save(frontier.gain_table(summary), reports / "tables", f"budget_gains-{item}")
             figures.save(draw("start_distribution"), reports / f"figures/reconstruct-{item}", "start_distribution")
             figures.save(draw("wall_clock"), reports / f"timings/speedup-{item}", "wall_clock")
+            figures.save(draw("noise_robustness"), reports / f"figures/robustness-{item}", "noise_robustness")
+            noise = robustness.noise_table(robustness_rows(), 100)
+            tables.save(noise, reports / "tables", f"robustness_noise-{item}")
             tables.save(quality, reports / "tables", f"quality-{item}")
             paired = [
                 tables.paired_comparison(reconstruction_rows(), method, baseline, 100)

@@ -42,6 +42,7 @@ def test_the_cases_below_are_all_figures_there_are():
 
 # ------------------------------------------------------------------------------------------------ labels and refusals
 
+RATIO = "true noise / assumed noise"
 AXES = {
     "learning_curve": [("optimiser step", "training loss"), ("optimiser step", "on held-out images")],
     "severity_against_level_per_image": [(LEVEL, SIGMA)],
@@ -59,6 +60,19 @@ AXES = {
     "wall_clock": [("seconds per image, all images in one run", "")],
     "quality_of_methods": [(label, "") for label in QUALITY],
     "ablation": [(LEVEL, "true latent error s̄ (latent units)")],
+    "noise_robustness": [
+        (RATIO, "latent error (latent units)"),
+        (RATIO, "mean σ̂ / mean s̄"),
+        (RATIO, "PSNR (dB)"),
+    ],
+    "unseen_classes": [(LEVEL, "true latent error s̄ (latent units)")],
+    "encoder_choices": [
+        ("true latent error s̄\n(latent units)", ""),
+        ("mean σ̂ / mean s̄", ""),
+        ("Spearman correlation\nof σ̂ with s̄", ""),
+        ("ordering accuracy", ""),
+    ],
+    "start_choices": [("mean start index", ""), ("PSNR (dB)", ""), ("PSNR, paired gain (dB)", "")],
     "frontier": [(NFE, label.replace(", ", ",\n")) for label in QUALITY],
     "gain_over_fixed": [
         ("mean evaluations asked (budget)", "PSNR,\ngain (dB)"),
@@ -104,6 +118,13 @@ LEGENDS = {
         [
             *("squared loss", "likelihood loss", "published architecture", "own network architecture"),
             *("300 steps", "1000 steps", "prior's encoder, untrained"),
+        ]
+    ],
+    "noise_robustness": [["true, s̄", "predicted, σ̂"], ["no diffusion, D(ẑ)", "Flash, few steps"]],
+    "unseen_classes": [
+        [
+            *("on unseen classes, trained on all classes", "on unseen classes, trained without the unseen"),
+            *("on other classes, trained on all classes", "on other classes, trained without the unseen"),
         ]
     ],
     "frontier": [

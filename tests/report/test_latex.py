@@ -6,9 +6,9 @@ import subprocess
 
 import pandas as pd
 import pytest
-from synthetic import ablation_rows, few_step_rows, reconstruction_rows, seed_rows, severity_rows
+from synthetic import ablation_rows, few_step_rows, reconstruction_rows, robustness_rows, seed_rows, severity_rows
 
-from flashdiff.report import ablation, frontier, latex, tables
+from flashdiff.report import ablation, frontier, latex, robustness, tables
 from flashdiff.report.names import DISTANCES
 
 NAMES = DISTANCES["features"]
@@ -25,6 +25,10 @@ def saved():
         "severity_correlations": tables.severity_correlations(severity_rows(), 100),
         "calibration": tables.calibration(severity_rows()),
         "ablation": ablation.table(ablation_rows()),
+        "robustness_noise": robustness.noise_table(robustness_rows(), 100),
+        "robustness_classes": robustness.class_table(robustness_rows(), 100),
+        "robustness_encoders": robustness.encoder_table(robustness_rows(), 100),
+        "robustness_starts": robustness.start_table(robustness_rows(), 100),
         "budgets": frontier.budget_table(summary),
         "budget_gains": frontier.gain_table(summary),
     }

@@ -184,13 +184,13 @@ def test_headings_captions_and_order_of_the_sections(page):
         "Random inpainting",
         "How it was made",
     ]
-    stages = ("order", "correlate", "ablation", "frontier", "reconstruct", "speedup")
+    stages = ("order", "correlate", "ablation", "frontier", "reconstruct", "speedup", "robustness")
     assert page.text_of("h4") == 2 * [CAPTIONS.parts[stage] for stage in stages]
     sources = [source for source in page.attributes("src") if not source.startswith(report.PICTURES)]
     names = [source.split("/")[-1].removesuffix(".png") for source in sources]
     reading_order = [
         "ordering_by_pair", "severity_against_level", "calibration", "ablation", "gain_over_fixed", "start_distribution",
-        "wall_clock",
+        "wall_clock", "noise_robustness",
     ]  # fmt: skip
     assert names == 2 * ["frontier"] + 2 * reading_order
     captions = [caption.strip() for caption in page.text_of("figcaption")]

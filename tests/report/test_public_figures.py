@@ -48,6 +48,10 @@ def study(tmp_path_factory):
     ablation_rows().to_csv(folder / "data/ablation/gaussian_blur.csv", index=False)
     for name in ("frontier", "gain_over_fixed", "gain_by_severity"):
         FROM_ROWS[name][0]().to_csv(beside / f"{name}.csv", index=False)
+    beside = folder / "reports/figures_pdf/robustness-gaussian_blur-ldps"
+    beside.mkdir(parents=True)
+    for name in ("noise_robustness", "unseen_classes", "encoder_choices", "start_choices"):
+        FROM_ROWS[name][0]().to_csv(beside / f"{name}.csv", index=False)
     write_metrics(folder)
     return folder
 

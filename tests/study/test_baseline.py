@@ -1,6 +1,7 @@
 """The full-length baseline as a record: kept, used in place of a walk, refused where it is of something else, timed."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,19 @@ def test_the_baseline_of_other_measurements_is_refused(build, chosen, tmp_path, 
 def test_a_missing_baseline_is_named_with_the_remedy(build, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.npz: not there; run `make study`"):
         baseline.load(tmp_path / "nowhere.npz", build(asked=None))
+
+
+def test_a_stage_has_the_record_and_by_hand_the_baseline_walks_with_the_parameters_at_hand(build, chosen, monkeypatch):
+    stage, by_hand = Path(), Path(".build/by_hand")
+    choice, record = chosen["full_length"], baseline.walk(build(asked=None), chosen["full_length"], "run")
+    baseline.save(baseline.RECORD.format(pair="blur-ldps"), build(asked=None), record)
+    other = build(seed=1)
+    with pytest.raises(ValueError, match="run `make baseline`"):
+        baseline.obtain(stage, "blur-ldps", other, choice)
+    walked = baseline.obtain(by_hand, "blur-ldps", other, choice)
+    assert torch.equal(walked.images, other.full_length(choice)(other.measurement).images)
+    monkeypatch.setattr(FullLength, "stream", lambda *arguments, **options: pytest.fail("the baseline walks again"))
+    assert torch.equal(baseline.obtain(stage, "blur-ldps", build(), choice).images, record.images)
 
 
 @pytest.mark.parametrize("walk", [Strided(1), Strided(7), EvenlySpaced(40)], ids=str)

@@ -27,6 +27,7 @@ SHIPPED = {
     "baseline",
     "other_seeds",
     "ablate",
+    "robustness",
 }  # their results are in git and do not depend on code (docs/decisions.md)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -155,6 +155,42 @@ def test_shipped_studies_are_valid(path):
             "ablation.architectures.correction.layers: 0 is not valid: input should be greater than or equal to 1.",
         ),
         ("ablation.n_images", 13, "ablation.n_images: 13 is more than the 12 validation images; lower it."),
+        *(
+            (
+                f"robustness.{field}",
+                [value, value],
+                f"robustness: {field} ([{value}, {value}]) must differ from one another.",
+            )
+            for field, value in (("noise", 2.0), ("unseen", 1), ("lambda_sigma", 1.0), ("corrections", 1.0))
+        ),
+        (
+            "robustness.starts",
+            {},
+            "robustness: corrections ([1.0, 1.2]) are of the published start; name it in starts.",
+        ),
+        (
+            "robustness.starts",
+            {"published": {"correction": [1.0]}, "publishd": {}},
+            "robustness.starts.publishd: unknown name; choose one of published, consistent, inversion.",
+        ),
+        ("robustness.noise", [0.0], "robustness.noise.0: 0.0 is not valid: input should be greater than 0."),
+        (
+            "robustness.corrections",
+            [0.8],
+            "robustness.corrections.0: 0.8 is not valid: input should be greater than or equal to 1.",
+        ),
+        (
+            "robustness.evaluations",
+            3,
+            "robustness.evaluations: 3 is not among budgets.evaluations ([2.0, 4.0]); choose one of them.",
+        ),
+        ("robustness.n_images", 17, "robustness.n_images: 17 is more than the 16 test images; lower it."),
+        ("robustness.encoder_images", 17, "robustness.encoder_images: 17 is more than the 16 test images; lower it."),
+        (
+            "robustness.architecture.channels",
+            [8],
+            "robustness.architecture.channels: [8] must be 2 numbers, one for each resolution of prior.autoencoder.",
+        ),
         ("severity.accumulation", 9, "severity: accumulation (9) must not be above batch_size (8)."),
         (
             "prior",

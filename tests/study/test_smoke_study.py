@@ -185,14 +185,15 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
 @pytest.mark.parametrize(
     ("section", "field", "value", "stages"),
     [
-        ("report", "bootstrap", 150, {"correlate", "compare", "speedup", "frontier", "report"}),
+        ("report", "bootstrap", 150, {"correlate", "compare", "speedup", "frontier", "show_robustness", "report"}),
         ("correlation", "n_images", 15, {"measure_severity", "correlate", "reconstruct"}),
-        ("severity", "lambda_sigma", 2.0, {"train_severity", "other_seeds", "ablate"}),
-        ("severity", "steps", 21, {"train_severity", "other_seeds"}),
+        ("severity", "lambda_sigma", 2.0, {"train_severity", "other_seeds", "ablate", "robustness"}),
+        ("severity", "steps", 21, {"train_severity", "other_seeds", "robustness"}),
         ("prior", "card_steps", 4, {"prior"}),
         ("tune", "n_images", 5, {"tune"}),
         ("ablation", "learning_rate", 0.002, {"ablate"}),
         ("ablation", "n_images", 6, {"ablate", "show_ablation"}),
+        ("robustness", "noise", [1.0, 3.0], {"robustness"}),
         ("budgets", "n_images", 5, {"walk_budgets", "other_seeds"}),
         (
             "solvers",
