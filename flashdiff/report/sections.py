@@ -25,6 +25,8 @@ OF_PAIR = (
 """Stages in reading order, each with its tables: of a degradation's encoder, and of a pair. Their titles are in captions.j2."""
 BRIEF = ("budgets", "budget_gains", "paired")
 """Tables with a line per walk or per comparison, of which the page shows the measures that are drawn; their CSV has all."""
+ON_SCREEN = ("budget_gains",)
+"""Tables that take a page each on paper, which goes without them: a figure beside them shows what they say."""
 NEEDS = {"wall_clock": "wall_clock_ratio"}
 """Figure -> the claim that has a number where the figure shows one."""
 
@@ -101,7 +103,8 @@ def _table(reports: Path, name: str, item: str, distances: Mapping[str, str]) ->
         others = {f"{column}{end}" for m in others for column in (m.name, m.gain) for end in ("", "_low", "_high")}
         table = table.drop(columns=others & set(table))
     csv = path.relative_to(reports).as_posix()
-    return {"name": name, "html": html(_merged(readable(table, distances))), "csv": csv, "brief": name in BRIEF}
+    flags = {"brief": name in BRIEF, "on_screen": name in ON_SCREEN}
+    return {"name": name, "html": html(_merged(readable(table, distances))), "csv": csv} | flags
 
 
 def _merged(table: pd.DataFrame, column: str = "tuned for") -> pd.DataFrame:

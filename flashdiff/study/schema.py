@@ -554,7 +554,8 @@ class Study(Section):
         for name in {pair.solver: None for pair in self.pairs.values()}:
             if name in self.solvers and name not in self.budgets.walks:
                 yield f"budgets.walks.{name}: missing; say how that solver takes few steps"
-        if self.robustness.evaluations not in self.budgets.evaluations:
+        walks = self.robustness.noise or self.robustness.starts
+        if walks and self.robustness.evaluations not in self.budgets.evaluations:
             yield (
                 f"robustness.evaluations: {self.robustness.evaluations:g} is not among budgets.evaluations "
                 f"({self.budgets.evaluations}); choose one of them"
