@@ -96,7 +96,11 @@ def figure(reports: Path, image: Path, degradation: str | None = None, solver: s
 
 def _table(reports: Path, name: str, item: str, distances: Mapping[str, str]) -> dict | None:
     path = reports / "tables" / f"{name}-{item}.csv"
-    if not path.is_file() or (table := pd.read_csv(path)).empty:
+    try:
+        table = pd.read_csv(path)
+    except (FileNotFoundError, pd.errors.EmptyDataError):  # a table of nothing has no columns
+        return None
+    if table.empty:
         return None
     if name in BRIEF:
         others = [m for m in MEASURES.values() if m not in in_figures()]
