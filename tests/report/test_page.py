@@ -452,6 +452,21 @@ def test_what_a_removed_pair_or_degradation_left_behind_is_not_on_the_page(study
     assert links == [f"notebooks/{name}.ipynb" for name in names]
 
 
+@pytest.mark.parametrize(
+    "table", [pd.DataFrame(), pd.DataFrame(columns=["method", "psnr"])], ids=["no columns", "no rows"]
+)
+@pytest.mark.parametrize("name", ["severity_correlations", "ablation"])
+def test_a_table_of_nothing_is_not_shown(study, tmp_path, name, table):
+    folder = shutil.copytree(study, tmp_path / "study")
+    path = folder / f"reports/tables/{name}-gaussian_blur.csv"
+    assert path.is_file()
+    table.to_csv(path, index=False)
+    page = Page(report.assemble(folder, STUDY, DEGRADATIONS, PAIRS).read_text(encoding="utf-8"))
+    shown = [target for target in page.attributes("href") if target.endswith(f"{name}-gaussian_blur.csv")]
+    other = [target for target in page.attributes("href") if target.endswith(f"{name}-random_inpainting.csv")]
+    assert shown == [] and len(other) == 1
+
+
 def test_a_study_without_figures_and_tables_still_has_its_claims(tmp_path):
     write_metrics(tmp_path)
     page = Page(report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8"))
