@@ -164,7 +164,7 @@ def test_a_study_without_anything_to_show_is_a_sentence(tiny_study):
     shutil.rmtree(tiny_study / "data/severity")
     assert "make study" in text(show(tiny_study, tiny_study))
     shutil.rmtree(tiny_study / "data/prior")
-    assert "no diffusers folder" in text(show(tiny_study, tiny_study))
+    assert "there is no folder" in text(show(tiny_study, tiny_study))
 
 
 def test_a_study_without_images_asks_for_one(tiny_study):

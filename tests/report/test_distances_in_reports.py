@@ -177,6 +177,6 @@ def test_images_that_vgg_cannot_halve_four_times_are_refused():
     content = study.load(ROOT / "params.yaml").model_dump(mode="json")
     content["reconstruction"]["distances"] = "published"
     assert study.Study.model_validate(content).reconstruction.distances == "published"
-    content["data"] |= {"name": "own", "images": "pictures", "image_size": 8}
+    content["data"] |= {"name": "own", "images": "pictures", "image_size": 12}
     with pytest.raises(ValidationError, match=r"reconstruction\.distances: published needs images of 16 x 16"):
         study.Study.model_validate(content)

@@ -59,7 +59,7 @@ def listed(whose, degradations=DEGRADATIONS, pairs=PAIRS, folder=None):
 
 
 def test_every_image_and_link_is_there(study, page):
-    assert len(page.attributes("src")) == 2 * 8 + 10
+    assert len(page.attributes("src")) == 2 * 9 + 10
     targets = page.attributes("src") + page.attributes("href")
     for target in targets:
         if target.startswith("#"):

@@ -14,7 +14,7 @@ import torch
 from flashdiff import cli
 from flashdiff.report import summaries
 from flashdiff.starts import FixedStart, match_snr
-from flashdiff.study import comparison, methods, records
+from flashdiff.study import baseline, comparison, methods, records
 from flashdiff.study.schema import load, select
 
 LAUNCH = [
@@ -215,8 +215,9 @@ def test_two_processes_give_the_images_of_one(tiny_study, monkeypatch):
     found = records.read_json("data/tuned/gaussian_blur-ldps.json")["chosen"]
     alone = comparison.reconstruct(bench, found, study.reconstruction.fixed_starts, tiny_study / "alone")
     (folder,) = Path(".build/reconstruct/gaussian_blur-ldps").iterdir()
+    (of_baseline,) = Path(".build/baseline/gaussian_blur-ldps").iterdir()
     for method, result in alone.items():
-        shared = comparison.Store(folder / method, 6, (1, 16, 16))
+        shared = comparison.Store((of_baseline if method == "full_length" else folder) / method, 6, (1, 16, 16))
         assert {path.name for path in shared.folder.glob("records-*.csv")} == {"records-0.csv", "records-1.csv"}
         torch.testing.assert_close(shared.result().images, result.images, rtol=0, atol=1e-4)
         assert shared.result().nfe.tolist() == result.nfe.tolist()
@@ -225,6 +226,8 @@ def test_two_processes_give_the_images_of_one(tiny_study, monkeypatch):
         raise AssertionError("computed again what the processes had finished")
 
     monkeypatch.setattr(comparison.Store, "write", refuse)
-    runs = comparison.RUNS.format(pair="gaussian_blur-ldps")
-    again = comparison.reconstruct(bench, found, study.reconstruction.fixed_starts, runs)
+    runs, baseline_runs = (room.RUNS.format(pair="gaussian_blur-ldps") for room in (comparison, baseline))
+    walked = baseline.walk(dataclasses.replace(bench, encoder=None), found["full_length"], baseline_runs)
+    starts = study.reconstruction.fixed_starts
+    again = comparison.reconstruct(bench, found, starts, runs, walked={"full_length": walked})
     assert dataclasses.astuple(again["full_length"].engine) > (0, 0)
