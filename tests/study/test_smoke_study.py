@@ -201,7 +201,7 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
             "solvers",
             "ldps",
             {"kind": "ldps", "stochasticity": 0.5},
-            {"tune", "baseline", "reconstruct", "walk_budgets", "other_seeds"},
+            {"tune", "baseline", "reconstruct", "walk_budgets", "examples", "other_seeds"},
         ),
     ],
 )
