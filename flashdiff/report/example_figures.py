@@ -95,7 +95,7 @@ def _curve(axis: Axes, snr: np.ndarray, start: int, sigma_hat: float, labelled: 
 def starts_of_images(rows: pd.DataFrame, arrays: Mapping[str, np.ndarray]) -> Figure:
     """Two images from the same starts, the best one framed; below, PSNR against the start, mean and range over draws.
 
-    The arrow shows where the severity encoder would have them start; the dashed line is the full-length baseline.
+    The diamond is the walk from where the severity encoder has them start; the dashed line is the full-length baseline.
 
     >>> rows = read_rows("data/results/examples-gaussian_blur-ldps.parquet")
     >>> figure = figures.starts_of_images(rows, np.load("data/results/examples-gaussian_blur-ldps.npz"))
