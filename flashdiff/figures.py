@@ -16,6 +16,7 @@ import importlib
 _HOME = {
     "ablation": "ablation",
     "calibration": "encoder_figures",
+    "confidence": "confidence",
     "degradation_levels": "image_figures",
     "error_statistics": "encoder_figures",
     "encoder_choices": "robustness",

@@ -422,6 +422,21 @@ class Robustness(Section):
         return self
 
 
+class Confidence(Section):
+    """Prediction intervals of an image's quality from its severity alone; n_images 0 leaves them out."""
+
+    n_images: int = Field(ge=0, description="validation images: the first half fits the centre, the second the width")
+    walked: int = Field(ge=0, description="of them, by the few-step walks that the study has tuned")
+    evaluations: Annotated[float, Field(ge=1)] = Field(description="mean evaluations of the walks, a budget of budgets")
+    coverage: Annotated[float, Field(gt=0, lt=1)] = Field(description="share of images that the intervals promise to hold")
+
+    @model_validator(mode="after")
+    def _fit(self):
+        if self.n_images and not 4 <= self.walked <= self.n_images:
+            raise ValueError(f"walked: {self.walked} must lie between 4 and n_images ({self.n_images})")
+        return self
+
+
 class Report(Section):
     """What only readers see: no stage that computes reads it."""
 
@@ -453,6 +468,7 @@ class Study(Section):
     )
     ablation: Ablation
     robustness: Robustness
+    confidence: Confidence
     report: Report
 
     def _fits_the_prior(self, prior: TrainPrior) -> None:
@@ -512,6 +528,7 @@ class Study(Section):
             ("ablation.n_images", self.ablation.n_images, "validation"),
             ("robustness.n_images", self.robustness.n_images, "test"),
             ("robustness.encoder_images", self.robustness.encoder_images, "test"),
+            ("confidence.n_images", self.confidence.n_images, "validation"),
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
@@ -554,12 +571,15 @@ class Study(Section):
         for name in {pair.solver: None for pair in self.pairs.values()}:
             if name in self.solvers and name not in self.budgets.walks:
                 yield f"budgets.walks.{name}: missing; say how that solver takes few steps"
-        walks = self.robustness.noise or self.robustness.starts
-        if walks and self.robustness.evaluations not in self.budgets.evaluations:
-            yield (
-                f"robustness.evaluations: {self.robustness.evaluations:g} is not among budgets.evaluations "
-                f"({self.budgets.evaluations}); choose one of them"
-            )
+        for name, section, walks in (
+            ("robustness", self.robustness, self.robustness.noise or self.robustness.starts),
+            ("confidence", self.confidence, self.confidence.n_images),
+        ):
+            if walks and section.evaluations not in self.budgets.evaluations:
+                yield (
+                    f"{name}.evaluations: {section.evaluations:g} is not among budgets.evaluations "
+                    f"({self.budgets.evaluations}); choose one of them"
+                )
         if self.seed in self.other_seeds or len(set(self.other_seeds)) < len(self.other_seeds):
             yield f"other_seeds: {self.other_seeds} must differ from one another and from seed ({self.seed})"
 

@@ -173,6 +173,17 @@ def test_shipped_studies_are_valid(path):
             {"published": {"correction": [1.0]}, "publishd": {}},
             "robustness.starts.publishd: unknown name; choose one of published, consistent, inversion.",
         ),
+        (
+            "confidence.walked",
+            3,
+            "confidence: walked: 3 must lie between 4 and n_images (12).",
+        ),
+        ("confidence.n_images", 13, "confidence.n_images: 13 is more than the 12 validation images; lower it."),
+        (
+            "confidence.evaluations",
+            3,
+            "confidence.evaluations: 3 is not among budgets.evaluations ([2.0, 4.0]); choose one of them.",
+        ),
         ("robustness.noise", [0.0], "robustness.noise.0: 0.0 is not valid: input should be greater than 0."),
         (
             "robustness.corrections",

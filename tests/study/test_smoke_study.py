@@ -196,6 +196,7 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
         ("ablation", "learning_rate", 0.002, {"ablate"}),
         ("ablation", "n_images", 6, {"ablate", "show_ablation"}),
         ("robustness", "noise", [1.0, 3.0], {"robustness"}),
+        ("confidence", "coverage", 0.7, {"confidence"}),
         ("budgets", "n_images", 5, {"walk_budgets", "other_seeds"}),
         (
             "solvers",
