@@ -25,6 +25,7 @@ _HOME = {
     "gain_over_fixed": "frontier_figures",
     "gains_of_pairs": "pair_figures",
     "image_grid": "image_figures",
+    "intervals_held": "confidence",
     "learning_curve": "encoder_figures",
     "matched_pairs": "image_figures",
     "ordering_by_pair": "encoder_figures",

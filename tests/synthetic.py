@@ -228,6 +228,24 @@ def robustness_rows(n=10):
     return pd.concat(parts, ignore_index=True)
 
 
+def promised_points(n=40):
+    """Test images and what was promised of them: two degradations and three methods; a tenth of the images lies outside."""
+    rng, parts = np.random.default_rng(5), []
+    for degradation in ("gaussian_blur", "random_inpainting"):
+        for method in ("no_diffusion", "few_step", "few_step_perceptual"):
+            sigma_hat = np.sort(rng.uniform(0.1, 0.9, n))
+            third, outside = 1 + np.minimum(3 * np.arange(n) // n, 2), np.arange(n) % 10 == 3
+            part = {"degradation": degradation, "method": method, "sigma_hat": sigma_hat, "third": third}
+            for measure, centre, width in (
+                ("psnr", 30 - 8 * sigma_hat, 4 / third),
+                ("perceptual", sigma_hat / 9, 0.03),
+            ):
+                part |= {measure: centre + np.where(outside, 1.5, 0.5) * width}
+                part |= {f"{measure}_low": centre - width, f"{measure}_high": centre + width}
+            parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
+
+
 def seed_rows(seeds=(1, 2)):
     """Rows of other training seeds of the encoder: what the study keeps of its few-step walks and of the long ones."""
     few, long = few_step_rows(), reconstruction_rows()

@@ -170,6 +170,8 @@ def choices(
         ("robustness.encoder_images", min(300, test), ""),
         *((f"robustness.{name}", [], "") for name in ("noise", "unseen", "lambda_sigma", "corrections")),
         ("robustness.starts", {}, ""),
+        ("confidence.n_images", 0, "no prediction intervals; validation images to calibrate them on, as in 2000"),
+        ("confidence.walked", 0, "of them, by few steps, as in 400"),
         ("robustness.one_for_all", False, "the default study's experiments on robustness are not repeated"),
     ]
     return [Choice(*value) for value in values]
@@ -202,6 +204,7 @@ def _write(root: Path, folder: Path, chosen: Sequence[Choice]) -> None:
             "robustness",
             "to a wrong noise level and unseen classes, and what single choices do; empty lists: none",
         ),
+        (study, "confidence", "intervals of an image's quality from its severity alone"),
         (study["budgets"], "tune", "on validation images"),
     ):
         section.yaml_add_eol_comment(comment, field)

@@ -20,6 +20,8 @@ METHODS = {NO_DIFFUSION: "D(ẑ)", TUNED["psnr"]: "few steps", TUNED["perceptual
 SHOWN = (NO_DIFFUSION, TUNED["psnr"])
 """Methods that are drawn; the third differs from the second in little."""
 GROUPS = ("all", "easiest third", "middle third", "hardest third")
+COLUMN = dict(zip(GROUPS, ("held", "held_easiest_third", "held_middle_third", "held_hardest_third"), strict=True))
+"""Group of images -> its column in the table for readers."""
 WIDTHS = {"plain": "one for all", "by_severity": "by severity"}
 DOTS = 300
 """Images that are drawn as dots: more would hide the band; all are counted."""
@@ -89,95 +91,123 @@ def coverage_table(part: pd.DataFrame, widths: Mapping[str, str], promised: floa
 
 
 def by_thirds(table: pd.DataFrame) -> pd.DataFrame:
-    """The table for readers, one row per degradation, method and measure: coverage of all images and of every third, each with
-    its interval, and the mean width."""
+    """The table for readers, one row per degradation, method and measure: the promised share, the share of all test images that
+    is held and of every third, each with its interval, and the mean width."""
     if table.empty:
         return pd.DataFrame()
-    keys, found = ["degradation", "of", "measure", "width"], []
+    keys, found = ["degradation", "of", "measure", "width", "promised"], []
     for head, part in table.groupby(keys, sort=False):
         row = dict(zip(keys, head, strict=True)) | {"images": int(part.images.iloc[0])}
         for name, at in part.set_index("severity").iterrows():
-            column = "coverage" if name == GROUPS[0] else name.replace(" ", "_")
+            column = COLUMN[name]
             row |= {column: at.coverage, f"{column}_low": at.coverage_low, f"{column}_high": at.coverage_high}
         found.append(row | {"mean_width": part.mean_width.iloc[0]})
     return pd.DataFrame(found)
 
 
 def sentence(table: pd.DataFrame) -> str:
-    """What the table means, computed from it: how often the intervals hold, and where they do not."""
+    """What the table of :func:`by_thirds` means, computed from it: how often the intervals hold, and where they do not."""
     if table.empty:
         return "No intervals were calibrated."
-    promised, overall = table.promised.iloc[0], table[table.severity == GROUPS[0]]
-    thirds = table[table.severity != GROUPS[0]]
-
-    def near(part: pd.DataFrame) -> str:
-        inside = (part.coverage - promised).abs() <= TOLERANCE + 1e-9
-        return f"{inside.sum()} of {len(part)}"
-
-    off = table[(table.coverage_low > promised + TOLERANCE) | (table.coverage_high < promised - TOLERANCE)]
-    named = "; ".join(
-        f"{row.degradation.replace('_', ' ')}, {row.of}, {row.measure}, {row.severity}: {row.coverage:.0%}"
-        for row in off.itertuples()
-    )
-    chance = f"beyond chance outside: {named}" if named else "none is outside beyond chance"
+    promised, (overall, *thirds) = table.promised.iloc[0], COLUMN.values()
+    lowest, highest = promised - TOLERANCE, promised + TOLERANCE
+    shares = table[thirds].to_numpy()
+    # 0.92 - 0.9 is more than 0.02 in floating point
+    inside = int((np.abs(shares - promised) <= TOLERANCE + 1e-9).sum())
+    all_inside = int(((table[overall] - promised).abs() <= TOLERANCE + 1e-9).sum())
+    off = [
+        f"{row['degradation'].replace('_', ' ')}, {row['of']}, {row['measure']}, {name} ({row[column]:.1%})"
+        for _, row in table.iterrows()
+        for name, column in COLUMN.items()
+        if row[f"{column}_low"] > highest or row[f"{column}_high"] < lowest
+    ]
     return (
-        f"Promised {promised:.0%}, held on test images {overall.coverage.min():.1%} to {overall.coverage.max():.1%}: "
-        f"{near(overall)} over all images and {near(thirds)} thirds lie within {promised - TOLERANCE:.0%} to "
-        f"{promised + TOLERANCE:.0%}, {chance}."
+        f"Promised to hold {promised:.0%} of the images, the intervals hold {table[overall].min():.1%} to "
+        f"{table[overall].max():.1%} of the test images: {all_inside} of {len(table)} shares over all images and {inside} of "
+        f"{shares.size} over thirds lie within {lowest:.0%} to {highest:.0%}. Beyond chance outside: {'; '.join(off) or 'none'}."
     )
+
+
+def dots(points: pd.DataFrame) -> pd.DataFrame:
+    """What :func:`confidence` draws of the points of :func:`intervals_of`: the methods SHOWN, up to DOTS images of each pair and
+    method, evenly in the order of severity."""
+    columns = ["degradation", "method", "sigma_hat", "third", "psnr", "psnr_low", "psnr_high"]
+    parts = [
+        part.sort_values("sigma_hat", kind="stable").iloc[
+            np.linspace(0, len(part) - 1, min(DOTS, len(part))).astype(int)
+        ]
+        for (_, method), part in points.groupby(["degradation", "method"], sort=False)
+        if method in SHOWN
+    ]
+    return pd.concat(parts, ignore_index=True)[columns]
 
 
 @styled
-def confidence(points: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """What sigma_hat alone promises before any diffusion: the interval of the PSNR as a band over severity with test images as
-    dots, of D(z_hat) and of few steps; and the share of test images that the intervals hold, over all and by third of severity.
+def confidence(rows: pd.DataFrame) -> Figure:
+    """What sigma_hat alone promises of the PSNR before any diffusion, as a band over severity with test images as dots: of
+    D(z_hat) and of few steps, a line of panels per degradation.
 
-    points, table: of :func:`intervals_of`; the table is drawn for PSNR and for the perceptual distance.
+    rows: of :func:`dots`.
 
-    >>> points = pd.read_csv("reports/figures_pdf/confidence/confidence.csv")
-    >>> table = pd.read_csv("reports/tables/confidence.csv")
-    >>> figure = figures.confidence(points, table)
+    >>> figure = figures.confidence(pd.read_csv("reports/figures_pdf/confidence/confidence.csv"))
     """
-    need(points, "degradation", "method", "sigma_hat", "psnr", "psnr_low", "psnr_high")
-    need(table, "degradation", "of", "measure", "severity", "promised", "coverage", "coverage_low", "coverage_high")
-    names = points.degradation.unique()
-    figure, axes = canvas(columns=3, rows=len(names), width=PAGE, height=0.5 + 2.0 * len(names))
+    need(rows, "degradation", "method", "sigma_hat", "third", "psnr", "psnr_low", "psnr_high")
+    names = rows.degradation.unique()
+    figure, axes = canvas(columns=len(SHOWN), rows=len(names), width=PAGE, height=0.4 + 1.9 * len(names))
     for line, name in zip(axes, names, strict=True):
-        own = points[points.degradation == name]
-        values = own[own.method.isin(SHOWN)]
-        span = values.psnr_low.min(), values.psnr_high.max()
+        own = rows[rows.degradation == name]
         for axis, method, colour in zip(line, SHOWN, PALETTE, strict=False):
             part = own[own.method == method].sort_values("sigma_hat", kind="stable")
-            axis.fill_between(part.sigma_hat, part.psnr_low, part.psnr_high, color=colour, alpha=0.25, lw=0, label="90% interval")
-            dots = part.iloc[np.linspace(0, len(part) - 1, min(DOTS, len(part))).astype(int)]
-            axis.plot(dots.sigma_hat, dots.psnr, ".", color=colour, ms=2.5, label="test images")
-            axis.set(ylim=span, xlabel=SIGMA.split(" (")[0], ylabel="PSNR (dB)")
+            for number, third in part.groupby("third"):  # each may have a width of its own
+                label = None if number > part.third.min() else "promised interval"
+                axis.fill_between(
+                    third.sigma_hat, third.psnr_low, third.psnr_high, color=colour, alpha=0.25, lw=0, label=label
+                )
+            axis.plot(part.sigma_hat, part.psnr, ".", color=colour, ms=2.5, label="test images")
+            axis.set(ylim=(own.psnr_low.min() - 0.5, own.psnr.max() + 0.5), xlabel=SIGMA, ylabel="PSNR (dB)")
             axis.set_title(f"{name.replace('_', ' ')}, {METHODS[method]}")
-        _coverage(line[2], table[(table.degradation == name) & table.of.isin([METHODS[m] for m in SHOWN])])
-        line[2].set_title(f"{name.replace('_', ' ')}, held")
-    handles, labels = line[2].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=SMALL)
+            axis.legend(loc="upper right", fontsize=SMALL)
     return figure
 
 
-def _coverage(axis, table: pd.DataFrame) -> None:
-    """Shares of images held with their intervals, a line per group and a mark per method and measure."""
+@styled
+def intervals_held(table: pd.DataFrame) -> Figure:
+    """Which share of the test images the intervals hold, over all and by third of severity, with its interval: a panel per
+    degradation. Dashed, what is promised, and in grey what lies within TOLERANCE of it.
+
+    table: of :func:`by_thirds`.
+
+    >>> figure = figures.intervals_held(pd.read_csv("reports/figures_pdf/confidence/intervals_held.csv"))
+    """
+    need(
+        table,
+        "degradation",
+        "of",
+        "measure",
+        "promised",
+        *(f"{c}{e}" for c in COLUMN.values() for e in ("", "_low", "_high")),
+    )
+    names = table.degradation.unique()
+    figure, axes = canvas(columns=len(names), width=PAGE, height=2.9)
     lines = np.arange(len(GROUPS))[::-1]
-    promised = table.promised.iloc[0]
-    axis.axvspan(promised - TOLERANCE, promised + TOLERANCE, color="0.9", lw=0)
-    axis.axvline(promised, color="0.5", ls="--", lw=0.8)
-    shifts = np.linspace(0.27, -0.27, table.groupby(["of", "measure"]).ngroups)
-    for shift, ((of, measure), part) in zip(shifts, table.groupby(["of", "measure"], sort=False), strict=True):
-        colour = PALETTE[[METHODS[m] for m in SHOWN].index(of)]
-        mark = "o" if measure == "psnr" else "s"
-        ends = [part.coverage - part.coverage_low, part.coverage_high - part.coverage]
-        label = f"{of}, {'PSNR' if measure == 'psnr' else 'distance'}"
-        axis.errorbar(
-            part.coverage, lines + shift, xerr=ends, fmt=mark, color=colour, ms=3.2, elinewidth=0.9, capsize=1.5,
-            mfc=colour if measure == "psnr" else "white", label=label,
-        )  # fmt: skip
-    axis.set_yticks(lines, GROUPS)
-    axis.set_xlabel("test images held")
-    axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-
-
+    for number, (axis, name) in enumerate(zip(axes[0], names, strict=True)):
+        own = table[(table.degradation == name) & table.of.isin([METHODS[method] for method in SHOWN])]
+        promised = own.promised.iloc[0]
+        axis.axvspan(promised - TOLERANCE, promised + TOLERANCE, color="0.9", lw=0)
+        axis.axvline(promised, color="0.5", ls="--", lw=0.8)
+        for shift, (_, row) in zip(np.linspace(0.27, -0.27, len(own)), own.iterrows(), strict=True):
+            share, low, high = (
+                row[[f"{c}{end}" for c in COLUMN.values()]].to_numpy(float) for end in ("", "_low", "_high")
+            )
+            colour = PALETTE[[METHODS[method] for method in SHOWN].index(row["of"])]
+            is_psnr = row["measure"] == "psnr"
+            label = f"{row['of']}, {'PSNR' if is_psnr else 'perceptual distance'}" if number == 0 else None
+            axis.errorbar(
+                share, lines + shift, xerr=[share - low, high - share], fmt="o" if is_psnr else "s", color=colour, ms=3.5,
+                elinewidth=0.9, capsize=1.5, mfc=colour if is_psnr else "white", label=label,
+            )  # fmt: skip
+        axis.set_yticks(lines, GROUPS if number == 0 else [""] * len(lines))
+        axis.set(xlabel="test images held", title=name.replace("_", " "))
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.legend(loc="outside lower center", ncols=2, fontsize=SMALL)
+    return figure

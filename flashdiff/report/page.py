@@ -17,7 +17,7 @@ from flashdiff.report.made import made
 from flashdiff.report.names import DISTANCES, solver_label
 from flashdiff.report.opening import first_screen, outcomes
 from flashdiff.report.pictures import read_row
-from flashdiff.report.sections import figure, section, title
+from flashdiff.report.sections import figure, of_all_pairs, section, title
 from flashdiff.report.sentences import encoder_sentence, sentence
 from flashdiff.report.template import module, render
 from flashdiff.study.methods import main_rule
@@ -73,6 +73,7 @@ def assemble(
         timed="wall_clock_ratio" not in left_out.unmeasured,
         left_out=_named(left_out),
         sections=[_section(reports, d, pairs, distances, records, many) for d in degradations],
+        trust=of_all_pairs(reports, distances),
         own_features=distances["perceptual"] == DISTANCES["features"]["perceptual"],
         notebooks=links,
         made=made(folder, [link["name"] for of_group in links.values() for link in of_group]),

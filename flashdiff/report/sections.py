@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from flashdiff.measures import MEASURES, in_figures
+from flashdiff.report import confidence
 from flashdiff.report.display import html, readable
 from flashdiff.report.names import solver_label
 
@@ -22,7 +23,11 @@ OF_PAIR = (
     ("speedup", ("headroom",)),
     ("robustness", ("robustness_noise", "robustness_classes", "robustness_encoders", "robustness_starts")),
 )
-"""Stages in reading order, each with its tables: of a degradation's encoder, and of a pair. Their titles are in captions.j2."""
+OF_STUDY = (("confidence", ("confidence",)),)
+"""Stages in reading order, each with its tables: of a degradation's encoder, of a pair, and of all pairs together. Their titles are
+in captions.j2."""
+SENTENCES = {"confidence": confidence.sentence}
+"""Table of a stage of all pairs -> what it means, as a sentence computed from it."""
 BRIEF = ("budgets", "budget_gains", "paired")
 """Tables with a line per walk or per comparison, of which the page shows the measures that are drawn; their CSV has all."""
 ON_SCREEN = ("budget_gains",)
@@ -75,6 +80,19 @@ def section(
     return {"name": degradation, "title": title(degradation), "encoder": encoder, "pairs": pairs}
 
 
+def of_all_pairs(reports: Path, distances: Mapping[str, str]) -> list[dict]:
+    """Parts as in :func:`section`, of the stages that draw all pairs together, each with its sentences, too."""
+    found = []
+    for stage, names in OF_STUDY:
+        images = sorted((reports / "figures" / stage).glob("*.png"))
+        made = [table for name in names if (table := _table(reports, name, None, distances))]
+        said = [SENTENCES[t["name"]](pd.read_csv(reports / t["csv"])) for t in made if t["name"] in SENTENCES]
+        if images or made:
+            drawn = [figure(reports, image) for image in images]
+            found.append({"stage": stage, "tables": made, "figures": drawn, "sentences": said})
+    return found
+
+
 def figure(reports: Path, image: Path, degradation: str | None = None, solver: str | None = None) -> dict:
     """What the page needs of a drawn figure: name, path below ``reports``, size in pixels, what it is of, and its PDF."""
     from PIL import Image
@@ -94,8 +112,8 @@ def figure(reports: Path, image: Path, degradation: str | None = None, solver: s
     }
 
 
-def _table(reports: Path, name: str, item: str, distances: Mapping[str, str]) -> dict | None:
-    path = reports / "tables" / f"{name}-{item}.csv"
+def _table(reports: Path, name: str, item: str | None, distances: Mapping[str, str]) -> dict | None:
+    path = reports / "tables" / (f"{name}-{item}.csv" if item else f"{name}.csv")
     try:
         table = pd.read_csv(path)
     except (FileNotFoundError, pd.errors.EmptyDataError):  # a table of nothing has no columns

@@ -428,7 +428,9 @@ class Confidence(Section):
     n_images: int = Field(ge=0, description="validation images: the first half fits the centre, the second the width")
     walked: int = Field(ge=0, description="of them, by the few-step walks that the study has tuned")
     evaluations: Annotated[float, Field(ge=1)] = Field(description="mean evaluations of the walks, a budget of budgets")
-    coverage: Annotated[float, Field(gt=0, lt=1)] = Field(description="share of images that the intervals promise to hold")
+    coverage: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="share of images that the intervals promise to hold"
+    )
 
     @model_validator(mode="after")
     def _fit(self):

@@ -8,6 +8,7 @@ from synthetic import (
     example_rows,
     few_step_rows,
     ordering_rows,
+    promised_points,
     reconstruction_rows,
     robustness_rows,
     seed_rows,
@@ -16,7 +17,7 @@ from synthetic import (
 )
 
 from flashdiff import figures
-from flashdiff.report import frontier, robustness, tables
+from flashdiff.report import confidence, frontier, robustness, tables
 
 
 def curve():
@@ -95,6 +96,13 @@ def with_bounds(*names):
     return [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
 
 
+def held():
+    """The table of intervals that hold, of every degradation and method."""
+    widths = {"psnr": "by_severity", "perceptual": "plain"}
+    parts = [part for _, part in promised_points().groupby(["degradation", "method"], sort=False)]
+    return confidence.by_thirds(pd.concat([confidence.coverage_table(part, widths, 0.9) for part in parts]))
+
+
 # figure: (its data frame, how it is drawn from one, the columns it needs)
 FROM_ROWS = {
     "learning_curve": (curve, lambda rows: figures.learning_curve(rows, "gaussian_blur"), ["step"]),
@@ -130,6 +138,16 @@ FROM_ROWS = {
         ["method", "nfe", "psnr", "psnr_low", "psnr_high", "perceptual", "perceptual_low", "perceptual_high"],
     ),
     "ablation": (ablation_rows, figures.ablation, ["loss", "architecture", "steps", "t", "error", "error_e0"]),
+    "confidence": (
+        lambda: confidence.dots(promised_points()),
+        figures.confidence,
+        ["degradation", "method", "sigma_hat", "third", *with_bounds("psnr")],
+    ),
+    "intervals_held": (
+        held,
+        figures.intervals_held,
+        ["degradation", "of", "measure", "promised", *with_bounds(*confidence.COLUMN.values())],
+    ),
     "noise_robustness": (
         lambda: robustness.noise_table(robustness_rows(), 100),
         figures.noise_robustness,

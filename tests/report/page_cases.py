@@ -4,7 +4,7 @@ import itertools
 from html.parser import HTMLParser
 
 import pandas as pd
-from figure_cases import draw
+from figure_cases import FROM_ROWS, draw
 from synthetic import (
     ablation_rows,
     example_arrays,
@@ -108,6 +108,9 @@ def write_study(folder, degradations=DEGRADATIONS, solvers=SOLVERS):
                 for baseline in ("full_length", "fixed_mean")
             ]
             tables.save(pd.concat(paired), reports / "tables", f"paired-{item}")
+    for name in ("confidence", "intervals_held"):
+        figures.save(draw(name), reports / "figures/confidence", name)
+    tables.save(FROM_ROWS["intervals_held"][0](), reports / "tables", "confidence")
     pair = degradations[0], solvers[0]
     opening_pictures.save_row(example_rows(), example_arrays(), reports / report.PICTURES, pair, "6/adaptive/psnr")
     headline.write(

@@ -60,6 +60,8 @@ AXES = {
     "wall_clock": [("seconds per image, all images in one run", "")],
     "quality_of_methods": [(label, "") for label in QUALITY],
     "ablation": [(LEVEL, "true latent error s̄ (latent units)")],
+    "confidence": [(SIGMA, "PSNR (dB)")] * 4,
+    "intervals_held": [("test images held", "")] * 2,
     "noise_robustness": [
         (RATIO, "latent error (latent units)"),
         (RATIO, "mean σ̂ / mean s̄"),

@@ -200,8 +200,9 @@ def test_headings_captions_and_order_of_the_sections(page):
 def test_captions_and_alt_texts_are_there_for_what_the_stages_draw():
     drawn = set(figures.__all__) - {"save", "image_grid"}
     assert set(CAPTIONS.figures) == set(CAPTIONS.alts) == drawn
-    assert set(CAPTIONS.parts) == {stage for stage, _ in (*sections.OF_ENCODER, *sections.OF_PAIR)}
-    assert set(CAPTIONS.tables) == {name for _, names in (*sections.OF_ENCODER, *sections.OF_PAIR) for name in names}
+    stages = (*sections.OF_ENCODER, *sections.OF_PAIR, *sections.OF_STUDY)
+    assert set(CAPTIONS.parts) == {stage for stage, _ in stages}
+    assert set(CAPTIONS.tables) == {name for _, names in stages for name in names}
 
 
 def test_alt_texts_say_what_is_shown_and_of_what(page):

@@ -88,7 +88,9 @@ def test_no_calibrating_image_moves_the_centre_and_no_fitted_one_counts_in_the_w
     interval = calibrate(fitted, calibrating, 0.8, rises=False, by_severity=False)
     moved = calibrate(fitted, (calibrating[0], calibrating[1] + 100), 0.8, rises=False, by_severity=False)
     assert moved.centre == interval.centre and min(moved.half_widths) > 90
-    both = calibrate((fitted[0], fitted[1] + 100), (calibrating[0], calibrating[1] + 100), 0.8, rises=False, by_severity=False)
+    both = calibrate(
+        (fitted[0], fitted[1] + 100), (calibrating[0], calibrating[1] + 100), 0.8, rises=False, by_severity=False
+    )
     assert np.allclose(both.half_widths, interval.half_widths)
 
 
