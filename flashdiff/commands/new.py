@@ -172,6 +172,7 @@ def choices(
         ("robustness.starts", {}, ""),
         ("confidence.n_images", 0, "no prediction intervals; validation images to calibrate them on, as in 2000"),
         ("confidence.walked", 0, "of them, by few steps, as in 400"),
+        ("confidence.restored", 0, "of them, as `flashdiff restore` does, as in 200"),
         ("robustness.one_for_all", False, "the default study's experiments on robustness are not repeated"),
     ]
     return [Choice(*value) for value in values]

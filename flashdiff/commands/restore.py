@@ -14,14 +14,17 @@ from flashdiff.commands.pictures import Picture
 from flashdiff.commands.studies import NO_PICTURES_OWN, Place, choose
 from flashdiff.messages import say
 from flashdiff.study.schema import StudyError
+from flashdiff.trust import promises
 
 BATCH = 32
 """Images side by side; so many are lost at most by Ctrl-C."""
 COLUMNS = (
-    "file", "result", "level", "level_from", "sigma_hat", "start", "evaluations", "residual", "seconds", "settings",
+    "file", "result", "level", "level_from", "sigma_hat", "start", "evaluations", "residual", "psnr_low", "psnr_high", "seconds",
+    "settings",
 )  # fmt: skip
 """Of report.csv. level_from: given, estimated or mask; residual: root mean square of y - A(x; t), in [-1, 1] units, about
-the noise's standard deviation where the image explains its measurement; settings: a digest of all that the result rests on."""
+the noise's standard deviation where the image explains its measurement; psnr_low, psnr_high: what severity promised of the
+result's PSNR in dB, empty where nobody calibrated this walk on this degradation and noise; settings: a digest of all that the result rests on."""
 INPAINTING = ("random_inpainting", "box_inpainting")
 
 
@@ -39,6 +42,16 @@ class Request:
     noise_std: float
     masks: Mapping[str, Path] | None
     out: Path
+    promised: Mapping[str, Any] | None
+
+    @property
+    def promised_walk(self) -> str | None:
+        """What the calibrated intervals call the walk that is taken; None where they are of others, or of another noise."""
+        if self.promised is None or self.noise_std != self.entry["noise_std"] or not self.walks:
+            return None
+        wanted = self.promised["evaluations"] if self.budget is None else self.budget
+        walk = next((walk for budget, walk in self.walks.items() if float(budget) == wanted), None)
+        return promises.of_walk(self.promised, walk)
 
     @property
     def level_from(self) -> str:
@@ -76,7 +89,8 @@ def restore(
     masks = None if mask is None else pictures.find_masks(found, mask, size)
     pair, walks = place.walks(degradation)
     std = entry["noise_std"] if noise_std is None else noise_std
-    request = Request(place, degradation, entry, encoder, walks, budget, level, std, masks, out)
+    promised = place.promised(degradation, encoder)
+    request = Request(place, degradation, entry, encoder, walks, budget, level, std, masks, out, promised)
     place.prior  # refuses where there is none  # noqa: B018
     rows = _finished(found, request)
     waiting = [picture for picture in found if picture.name not in rows]
@@ -245,7 +259,11 @@ def _batch(flash, request: Request, part: Sequence[Picture], size: int, channels
         t, _ = estimate_level(y, flash.prior.decode_in_slices(severity.z_hat, BATCH), degradation, ids)
     result = flash(Measurement(y, degradation, t, request.noise_std, ids, tuple(y.shape[1:])), severity)
     residual = (y - degradation.A(result.images, t, ids)).square().flatten(1).mean(1).sqrt()
-    columns = zip(part, t, severity.sigma_hat, result.start, result.nfe, residual, strict=True)
+    ends = [
+        promises.psnr_interval(request.promised, request.promised_walk, sigma) or ("", "")
+        for sigma in severity.sigma_hat.tolist()
+    ]
+    columns = zip(part, t, severity.sigma_hat, result.start, result.nfe, residual, ends, strict=True)
     rows = [
         {
             "file": picture.name,
@@ -256,8 +274,10 @@ def _batch(flash, request: Request, part: Sequence[Picture], size: int, channels
             "start": int(start),
             "evaluations": int(evaluations),
             "residual": f"{float(left):.4f}",
+            "psnr_low": f"{low:.4g}" if low != "" else "",
+            "psnr_high": f"{high:.4g}" if high != "" else "",
             "settings": request.settings(picture),
         }
-        for picture, level, sigma, start, evaluations, left in columns
+        for picture, level, sigma, start, evaluations, left, (low, high) in columns
     ]
     return to_bytes(result.images), rows

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,14 @@ from flashdiff.commands.expected_psnr import TABLE, ExpectedPSNR
 from flashdiff.commands.pictures import Picture
 from flashdiff.commands.studies import Place
 from flashdiff.messages import say
+from flashdiff.trust import promises
 
-COLUMNS = ("file", "sigma_hat", "start", "expected_psnr", "expected_psnr_low", "expected_psnr_high")
+COLUMNS = (
+    "file", "sigma_hat", "start", "expected_psnr", "expected_psnr_low", "expected_psnr_high", "psnr_low", "psnr_high",
+    "restored_psnr_low", "restored_psnr_high",
+)  # fmt: skip
+"""psnr_low and psnr_high: the promised interval of the PSNR of D(z_hat); restored_...: of what `flashdiff restore` makes of it by
+itself. Both None where the study has calibrated none for the degradation."""
 
 
 def severity(paths: Sequence[Path], degradation: str | None, study: str | None, style: str) -> None:
@@ -24,13 +30,23 @@ def severity(paths: Sequence[Path], degradation: str | None, study: str | None, 
     prior, data = place.prior, place.study.data
     notes = pictures.check(found, data.image_size, data.channels)
     say(f"sigma_hat by {words}.")
+    promised = place.promised(degradation, folder)
+    if promised is None:
+        why = "blind: nobody says what happened to the images" if degradation is None else "none are calibrated for it"
+        say(f"No promised intervals of the PSNR ({why}).")
     if notes:
         say(notes)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
     expected = ExpectedPSNR.of(place.folder / TABLE)
     rows = _measure(found, folder, prior, data.image_size, data.channels, expected)
-    {"table": _table, "json": _json, "csv": _csv}[style](rows)
+    walk = place.walks(degradation)[1].get(f"{promised['evaluations']:g}") if promised else None
+    for row in rows:
+        of_walk = promises.of_walk(promised, walk)
+        for name, method in (("", promises.NO_DIFFUSION), ("restored_", of_walk)):
+            ends = promises.psnr_interval(promised, method, row["sigma_hat"]) or (None, None)
+            row |= dict(zip((f"{name}psnr_low", f"{name}psnr_high"), ends, strict=True))
+    {"table": _table, "json": _json, "csv": _csv}[style](rows, promised)
 
 
 def _measure(
@@ -49,30 +65,41 @@ def _measure(
             part, said.sigma_hat.tolist(), match_snr(models[0], said.variance), strict=True
         ):
             psnr = (None, None, None) if expected is None else expected(sigma)
-            rows.append(dict(zip(COLUMNS, (picture.name, sigma, int(start), *psnr), strict=True)))
+            rows.append(dict(zip(COLUMNS[:6], (picture.name, sigma, int(start), *psnr), strict=True)))
     return rows
 
 
-def _table(rows: list[dict]) -> None:
+def _table(rows: list[dict], promised: Mapping[str, Any] | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*("file", "sigma_hat", "start", "expected PSNR of D(z_hat), dB (80 % of images)"), box=None)
+    heads = ["file", "sigma_hat", "start"]
+    if promised is None:
+        heads.append("expected PSNR of D(z_hat), dB (80 % of images)")
+    else:
+        heads += [f"{words}, dB ({promised['coverage']:.0%} of images)" for words in ("PSNR of D(z_hat)", "restored")]
+    table = Table(*heads, box=None)
     for column in table.columns[1:]:
         column.justify = "right"
-    for file, sigma, start, mean, low, high in (row.values() for row in rows):
-        psnr = "not measured" if mean is None else f"{mean:.1f} ({low:.1f} to {high:.1f})"
-        table.add_row(file, f"{sigma:.3f}", str(start), psnr)
+    for row in rows:
+        cells = [row["file"], f"{row['sigma_hat']:.3f}", str(row["start"])]
+        if promised is None:
+            mean, low, high = (row[f"expected_psnr{end}"] for end in ("", "_low", "_high"))
+            cells.append("not measured" if mean is None else f"{mean:.1f} ({low:.1f} to {high:.1f})")
+        else:
+            ends = [(row[f"{name}psnr_low"], row[f"{name}psnr_high"]) for name in ("", "restored_")]
+            cells += ["not measured" if low is None else f"{low:.1f} to {high:.1f}" for low, high in ends]
+        table.add_row(*cells)
     console = Console()
     # a pipe or a narrow terminal gets whole lines, not cut ones
     console.print(table, width=max(console.width, console.measure(table).maximum), crop=False, soft_wrap=False)
 
 
-def _json(rows: list[dict]) -> None:
+def _json(rows: list[dict], promised: Mapping[str, Any] | None) -> None:
     print(json.dumps(rows, indent=2))
 
 
-def _csv(rows: list[dict]) -> None:
+def _csv(rows: list[dict], promised: Mapping[str, Any] | None) -> None:
     table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)

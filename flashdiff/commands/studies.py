@@ -11,6 +11,7 @@ from typing import Any
 import flashdiff
 from flashdiff.study.few_steps import few_step_walks
 from flashdiff.study.schema import Study, StudyError, load
+from flashdiff.trust import promises
 
 PRETRAINING = "studies/fashion-mnist-pretraining"
 """The study that trained the shipped encoder (`make pretrain`): its degradations are known to that encoder, too."""
@@ -123,6 +124,13 @@ class Place:
             )
         missing = self.folder / "data/severity" / (degradation or mixtures[0])
         raise StudyError(f"{missing}: no severity encoder there yet; {make('study', self.study.study)} trains it.")
+
+    def promised(self, degradation: str | None, encoder: Path) -> dict[str, Any] | None:
+        """The calibrated intervals of :func:`flashdiff.trust.promises.shipped`; None where the degradation is unknown (blind), or
+        where ``encoder``, the folder that is asked, is not the one that was trained for it and calibrated."""
+        if degradation is None or encoder != self.folder / "data/severity" / degradation:
+            return None
+        return promises.shipped(self.folder, self.study.pairs, degradation)
 
     def walks(self, degradation: str) -> tuple[str | None, Mapping[str, Any]]:
         """:func:`few_step_walks` of this study."""

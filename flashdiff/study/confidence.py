@@ -40,7 +40,8 @@ def walks(tuned: Mapping[str, Mapping[str, Mapping[str, Choice]]], evaluations: 
 
 
 def measured(confidence: Mapping, tuned: Mapping, folder: str | Path, *entries: Any) -> pd.DataFrame:
-    """The record: quality of D(z_hat) on the first n_images validation images, and of the walks on the first ``walked``.
+    """The record: quality of D(z_hat) on the first n_images validation images, of the walk tuned for PSNR on the first ``walked`` and of
+    the one that `flashdiff restore` takes on the first ``restored``.
 
     confidence: the study's section; tuned: as in :func:`walks`; entries: what :meth:`Bench.load` takes behind the number of
     images. What has walked lies below ``folder``, and an interrupted run continues there. n_images 0: no rows.
@@ -48,16 +49,20 @@ def measured(confidence: Mapping, tuned: Mapping, folder: str | Path, *entries: 
     if not confidence["n_images"]:
         return record([])
     bench = Bench.load("validation", confidence["n_images"], *entries)
-    return record(rows_of(bench, walks(tuned, confidence["evaluations"]), confidence["walked"], folder))
+    counts = {TUNED["psnr"]: confidence["walked"], TUNED["perceptual"]: confidence["restored"]}
+    return record(rows_of(bench, walks(tuned, confidence["evaluations"]), counts, folder))
 
 
-def rows_of(bench: Bench, chosen: Mapping[str, Choice], walked: int, folder: str | Path) -> Iterator[pd.DataFrame]:
-    """The parts of :func:`measured`: sigma_hat is what the encoder says before any walk, psnr in dB."""
+def rows_of(
+    bench: Bench, chosen: Mapping[str, Choice], counts: Mapping[str, int], folder: str | Path
+) -> Iterator[pd.DataFrame]:
+    """The parts of :func:`measured`, counts: method -> images; sigma_hat is what the encoder says before any walk, psnr in dB."""
     decoded = bench.prior.decode_in_slices(bench.severity.z_hat, slice_size(bench.truth)).cpu().clamp(-1, 1)
     yield _part(bench, NO_DIFFUSION, decoded, np.zeros(len(decoded), dtype=int))
-    first = bench.first(walked)
-    runs = [(method, few_step(first, choice), first.severity) for method, choice in chosen.items()]
-    for method, result in run_stored(first, runs, folder, {"chosen": dict(chosen)}).items():
+    for method, choice in chosen.items():
+        first = bench.first(counts[method])
+        run = (method, few_step(first, choice), first.severity)
+        result = run_stored(first, [run], folder, {"chosen": dict(chosen)})[method]
         yield _part(first, method, result.images, result.nfe.numpy())
 
 

@@ -426,7 +426,10 @@ class Confidence(Section):
     """Prediction intervals of an image's quality from its severity alone; n_images 0 leaves them out."""
 
     n_images: int = Field(ge=0, description="validation images: the first half fits the centre, the second the width")
-    walked: int = Field(ge=0, description="of them, by the few-step walks that the study has tuned")
+    walked: int = Field(ge=0, description="of them, by the few-step walk that the study has tuned for PSNR")
+    restored: int = Field(
+        ge=0, description="of them, by the walk of `flashdiff restore`, tuned for perceptual distance"
+    )
     evaluations: Annotated[float, Field(ge=1)] = Field(description="mean evaluations of the walks, a budget of budgets")
     coverage: Annotated[float, Field(gt=0, lt=1)] = Field(
         description="share of images that the intervals promise to hold"
@@ -434,8 +437,9 @@ class Confidence(Section):
 
     @model_validator(mode="after")
     def _fit(self):
-        if self.n_images and not 4 <= self.walked <= self.n_images:
-            raise ValueError(f"walked: {self.walked} must lie between 4 and n_images ({self.n_images})")
+        for field in ("walked", "restored"):
+            if self.n_images and not 4 <= (count := getattr(self, field)) <= self.n_images:
+                raise ValueError(f"{field} ({count}) must lie between 4 and n_images ({self.n_images})")
         return self
 
 

@@ -173,11 +173,8 @@ def test_shipped_studies_are_valid(path):
             {"published": {"correction": [1.0]}, "publishd": {}},
             "robustness.starts.publishd: unknown name; choose one of published, consistent, inversion.",
         ),
-        (
-            "confidence.walked",
-            3,
-            "confidence: walked: 3 must lie between 4 and n_images (12).",
-        ),
+        ("confidence.walked", 3, "confidence: walked (3) must lie between 4 and n_images (12)."),
+        ("confidence.restored", 13, "confidence: restored (13) must lie between 4 and n_images (12)."),
         ("confidence.n_images", 13, "confidence.n_images: 13 is more than the 12 validation images; lower it."),
         (
             "confidence.evaluations",
