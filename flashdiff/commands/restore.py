@@ -49,9 +49,11 @@ class Request:
         """What the calibrated intervals call the walk that is taken; None where they are of others, or of another noise."""
         if self.promised is None or self.noise_std != self.entry["noise_std"] or not self.walks:
             return None
-        wanted = self.promised["evaluations"] if self.budget is None else self.budget
-        walk = next((walk for budget, walk in self.walks.items() if float(budget) == wanted), None)
-        return promises.of_walk(self.promised, walk)
+        from flashdiff.pipeline import EVALUATIONS
+
+        wanted = EVALUATIONS if self.budget is None else self.budget
+        taken = min(self.walks, key=lambda tuned: abs(float(tuned) - wanted))
+        return promises.of_walk(self.promised, self.walks[taken])
 
     @property
     def level_from(self) -> str:

@@ -77,7 +77,10 @@ def _table(rows: list[dict], promised: Mapping[str, Any] | None) -> None:
     if promised is None:
         heads.append("expected PSNR of D(z_hat), dB (80 % of images)")
     else:
-        heads += [f"{words}, dB ({promised['coverage']:.0%} of images)" for words in ("PSNR of D(z_hat)", "restored")]
+        heads += [
+            f"{words}, dB ({promised['coverage']:.0%} of images)"
+            for words in ("PSNR of D(z_hat)", f"restored in {promised['evaluations']:g}")
+        ]
     table = Table(*heads, box=None)
     for column in table.columns[1:]:
         column.justify = "right"

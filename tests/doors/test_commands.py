@@ -161,6 +161,67 @@ def test_severity_is_the_encoders(style, short, images, capsys):
         assert not found[k]["expected_psnr"]  # nobody measured that encoder
 
 
+@pytest.fixture
+def promised(short):
+    """The tiny study with made-up intervals of its encoder for Gaussian blur, of D(z_hat) and of the walk that restores."""
+    walks = {"3": {"adaptive": {o: few_steps(eta) for o, eta in (("psnr", 0.1), ("perceptual", 0.2))}}}
+    (short / "data/tuned").mkdir(parents=True, exist_ok=True)
+    (short / "data/tuned/budgets-gaussian_blur-ldps.json").write_text(json.dumps({"chosen": walks}))
+    intervals = {
+        method: {
+            "psnr": {
+                "sigma_hat": [0.0],
+                "centre": [centre],
+                "edges": [1e3, 2e3],
+                "half_widths": [2.0, None, None],
+                "lowest": None,
+            }
+        }
+        for method, centre in (("no_diffusion", 20.0), ("few_step", 99.0), ("few_step_perceptual", 21.0))
+    }
+    chosen = {"few_step": few_steps(0.1), "few_step_perceptual": few_steps(0.2)}
+    shipped = {"coverage": 0.9, "evaluations": 3.0, "walks": chosen, "intervals": intervals}
+    (short / "data/confidence").mkdir()
+    (short / "data/confidence/gaussian_blur-ldps.json").write_text(json.dumps(shipped))
+    return short
+
+
+def few_steps(eta):
+    walk = {"kind": "evenly_spaced", "steps": 3}
+    return {
+        "solver": {"kind": "ldps", "stochasticity": 0.0, "eta": eta, "walk": walk},
+        "start": {"rule": "scaled", "share": 0.5, "lowest": 5},
+    }
+
+
+def test_severity_promises_the_psnr_where_the_degradation_is_calibrated(promised, images, capsys):
+    known = ["severity", str(images), "--degradation", "gaussian_blur", "--study", str(promised)]
+    assert cli.main([*known, "--json"]) == 0
+    out, said = capsys.readouterr()
+    for row in json.loads(out):
+        assert [row[f"{name}psnr_{end}"] for name in ("", "restored_") for end in ("low", "high")] == [18, 22, 19, 23]
+    assert "No promised intervals" not in said
+    assert cli.main([*known, "--csv"]) == 0
+    assert {row["restored_psnr_low"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))} == {"19"}
+    assert cli.main(known) == 0
+    table = capsys.readouterr().out
+    assert "(90% of images)" in table and table.count("18.0 to 22.0") == table.count("19.0 to 23.0") == 3
+    other = ["severity", str(images), "--degradation", "random_inpainting", "--study", str(promised), "--json"]
+    assert cli.main(other) == 0
+    out, said = capsys.readouterr()
+    assert {row["psnr_low"] for row in json.loads(out)} == {None} and "none are calibrated for it" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [([], ("19", "23")), (["--budget", "3"], ("19", "23")), (["--noise-std", "0.3"], ("", ""))],
+)
+def test_the_report_has_the_promise_of_the_very_walk_that_is_taken(promised, run, tmp_path, options, expected):
+    """The study's own noise is another than 0.3, on which nobody calibrated."""
+    assert run("--level", "0.4", *options)[0] == 0
+    assert {(row["psnr_low"], row["psnr_high"]) for row in report(tmp_path / "out")} == {expected}
+
+
 def test_restored_images_are_those_of_flash(run, short, images, tmp_path):
     """At a given level, against Flash with the models from disk and the solver written out."""
     assert run("--level", "0.4", "--noise-std", "0.05")[0] == 0
