@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from flashdiff.report.style import PAGE, PALETTE, SIGMA, SMALL, canvas, need, styled
 from flashdiff.study.records import read_json, read_rows
@@ -124,7 +124,7 @@ def sentence(table: pd.DataFrame) -> str:
     return (
         f"Promised to hold {promised:.0%} of the images, the intervals hold {table[overall].min():.1%} to "
         f"{table[overall].max():.1%} of the test images: {all_inside} of {len(table)} shares over all images and {inside} of "
-        f"{shares.size} over thirds lie within {lowest:.0%} to {highest:.0%}. Beyond chance outside: {'; '.join(off) or 'none'}."
+        f"{shares.size} over thirds lie within {lowest:.0%} to {highest:.0%}. Outside beyond the chance of the test images: {'; '.join(off) or 'none'}."
     )
 
 
@@ -208,6 +208,7 @@ def intervals_held(table: pd.DataFrame) -> Figure:
             )  # fmt: skip
         axis.set_yticks(lines, GROUPS if number == 0 else [""] * len(lines))
         axis.set(xlabel="test images held", title=name.replace("_", " "))
+        axis.xaxis.set_major_locator(MultipleLocator(0.05))
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     figure.legend(loc="outside lower center", ncols=2, fontsize=SMALL)
     return figure

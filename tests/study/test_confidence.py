@@ -157,8 +157,8 @@ def test_test_images_are_counted_with_exact_intervals(folder):
         (0.90, 0.85, 0.94, "1 of 1 shares over all images and 3 of 3 over thirds lie within 88% to 92%"),
         (0.92, 0.85, 0.94, "1 of 1 shares over all images and 3 of 3"),
         (0.93, 0.91, 0.95, "0 of 1 shares over all images and 0 of 3"),
-        (0.70, 0.60, 0.80, "Beyond chance outside: gaussian blur, D(ẑ), psnr, all (70.0%); "),
-        (0.93, 0.91, 0.95, "Beyond chance outside: none."),
+        (0.70, 0.60, 0.80, "Outside beyond the chance of the test images: gaussian blur, D(ẑ), psnr, all (70.0%); "),
+        (0.93, 0.91, 0.95, "Outside beyond the chance of the test images: none."),
     ],
 )
 def test_the_sentence_follows_from_the_table(held, low, high, expected):
