@@ -30,7 +30,7 @@ help:
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
 study: $(INSTALLED) study-exists ## run the study: every stage whose inputs changed, then the report
-	@cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage plan && '$(BIN)/dvc' repro
+	@cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.run
 	@$(report)
 
 figures: $(INSTALLED) study-exists ## draw all figures and tables and write the report again from the results at hand

@@ -21,7 +21,11 @@ def read_json(path: str | Path) -> dict:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+        raise _missing(path) from None
+
+
+def _missing(path: str | Path) -> FileNotFoundError:
+    return FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.")
 
 
 def significant(value: float) -> float | None:
@@ -52,12 +56,21 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     np.savez_compressed(path, **arrays)
 
 
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Read what :func:`write_arrays` wrote; raises FileNotFoundError naming the remedy."""
+    try:
+        with np.load(path) as file:
+            return dict(file)
+    except FileNotFoundError:
+        raise _missing(path) from None
+
+
 def read_rows(path: str | Path, expect: int | None = None) -> pd.DataFrame:
     """Read per-image rows; FileNotFoundError with the remedy, ValueError where there are not as many as expected."""
     try:
         rows = pd.read_parquet(path)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+        raise _missing(path) from None
     if expect is not None and len(rows) != expect:
         raise ValueError(f"{path}: {len(rows)} rows where {expect} were expected; rerun the stage that writes it.")
     return rows
