@@ -42,9 +42,11 @@ def save(path: str | Path, bench: Bench, baseline: Result) -> None:
 def load(path: str | Path, bench: Bench) -> Result:
     """What :func:`save` wrote.
 
-    FileNotFoundError where it is missing, ValueError where it is of other measurements than the bench's; both name the remedy.
+    FileNotFoundError where it is missing, ValueError where it is damaged or of other measurements than the bench's; all
+    name the remedy.
     """
-    stored, measurement = read_arrays(path), bench.measurement
+    stored = read_arrays(path, ("images", "ids", "t", "seconds", "engine", "start", *COUNTS))
+    measurement = bench.measurement
     if not (np.array_equal(stored["ids"], measurement.ids) and np.array_equal(stored["t"], measurement.t.numpy())):
         raise ValueError(
             f"{path}: its {len(stored['ids'])} images or their levels are not those of this comparison, which has "
