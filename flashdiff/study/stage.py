@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from flashdiff.diffusers_folder import is_checkpoint
+from flashdiff.diffusers_folder import is_checkpoint, looks_local
 from flashdiff.study import digests, progress
 from flashdiff.study.place import STAGE
 from flashdiff.study.schema import Study, StudyError, load, select
@@ -253,7 +253,7 @@ def _paths(study: Study) -> list[tuple[str, str]]:
         if source is not None:
             found += [(f"{section}.images", None if source.layout == "hugging_face" else source.images)]
             found += [(f"{section}.list", source.list)]
-    if prior.kind == "use_prior" and (prior.path.count("/") > 1 or prior.path.startswith(".")):
+    if prior.kind == "use_prior" and looks_local(prior.path):
         found += [("prior.path", prior.path)]
         found += [("prior.path", str(Path(prior.path).with_name("config.yaml")))] if is_checkpoint(prior.path) else []
     for name, entry in study.degradations.items():

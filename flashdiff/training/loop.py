@@ -237,13 +237,19 @@ class Run:
 
 
 def _read_checkpoint(file: str | os.PathLike) -> dict:
-    """What :meth:`Run.save` wrote; ValueError with the remedy when it is cut off or a bit of it is another."""
+    """What :meth:`Run.save` wrote; ValueError with the remedy when it is cut off or a bit of it is another.
+
+    Read as data: nothing in the file is executed.
+    """
     try:
         with zipfile.ZipFile(file) as archive:  # torch writes checksums, and does not compare them when it reads
             if (damaged := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         # by way of the CPU: several processes without a GPU call their devices cpu:0, cpu:1, which torch.load does not know
-        return torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if missing := {"recipe", "step", "model", "optimizer", "schedule", "ema", "history"} - state.keys():
+            raise KeyError(f"it lacks {', '.join(sorted(missing))}")
+        return state
     except PermissionError:
         raise
     except Exception as error:  # damaged files make the readers raise whatever they happen to
@@ -253,7 +259,8 @@ def _read_checkpoint(file: str | os.PathLike) -> dict:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    said = " ".join(str(error).split()).partition(" In PyTorch 2.6")[0]  # what follows advises to execute the file
+    return said[:200] or type(error).__name__
 
 
 def train(
