@@ -1,7 +1,7 @@
 """What a stage runs: checks the study and the notebook's parameters, then papermill; keeps its output only on success.
 
     python -m flashdiff.study.stage run NOTEBOOK OUTPUT name name=dotted.path name:=text ...
-    python -m flashdiff.study.stage digest NOTEBOOKS --into FOLDER
+    python -m flashdiff.study.stage digest [NOTEBOOKS] --into FOLDER
     python -m flashdiff.study.stage check
 
 papermill alone fails open (a notebook without a parameters cell, or an unknown parameter, is a warning), writes a failed
@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runner.add_argument("output", type=Path)
     runner.add_argument("parameters", nargs="*", metavar="name[=path|:=text]")
     digester = commands.add_parser("digest", help="write what each stage depends on of its notebook and the modules")
-    digester.add_argument("notebooks", type=Path)
+    digester.add_argument("notebooks", type=Path, nargs="?", help="default: those of the study's repository")
     digester.add_argument("--into", type=Path, required=True)
     commands.add_parser("check", help="check params.yaml")
     options = parser.parse_args(arguments)
@@ -294,8 +294,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "run":
             run(options.notebook, options.output, options.parameters)
         elif options.command == "digest":
-            load()
-            digests.write(options.notebooks, options.into)
+            study = load()
+            digests.write(options.notebooks or Path(study.root) / "notebooks", options.into)
         else:
             print(check())
     except (StudyError, StageError) as error:
