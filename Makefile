@@ -3,7 +3,7 @@
 #   STUDY=name       another study of studies/ (default: fashion-mnist, the one at the root)
 #   PYTHON=command   the Python that makes .venv (default: python3)
 #   CONSTRAINTS=     install what fits pyproject.toml instead of the exact versions of constraints.txt
-#   OPTIONS=...      more options for pytest (test), Jupyter (lab), Voila (explore) or the benchmark, as in make lab OPTIONS=--no-browser
+#   OPTIONS=...      more options for pytest (test), Jupyter (lab), Voila (explore), a rerun (reproduce) or the benchmark, as in make lab OPTIONS=--no-browser
 
 STUDY ?= fashion-mnist
 PYTHON ?= python3
@@ -23,14 +23,14 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study compare test test-fast lab explore figures prior pretrain tune baseline seeds ablation robustness confidence bench readme lint study-exists
+.PHONY: help study compare reproduce test test-fast lab explore figures prior pretrain tune baseline seeds ablation robustness confidence bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
 study: $(INSTALLED) study-exists ## run the study: every stage whose inputs changed, then the report
-	@cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage plan && '$(BIN)/dvc' repro
+	@cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.run
 	@$(report)
 
 figures: $(INSTALLED) study-exists ## draw all figures and tables and write the report again from the results at hand
@@ -39,6 +39,9 @@ figures: $(INSTALLED) study-exists ## draw all figures and tables and write the 
 
 compare: $(INSTALLED) study-exists ## what differs between the experiments of `dvc exp run`, in a table that fits the terminal
 	@cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.compare $(OPTIONS)
+
+reproduce: $(INSTALLED) study-exists ## rerun the study from its last commit in a scratch copy, and say what differs beyond tolerance (OPTIONS=--drawing: minutes)
+	@'$(BIN)/python' -m flashdiff.study.reproduce run '$(FOLDER)' $(OPTIONS)
 
 prior: $(INSTALLED) study-exists ## train the prior anew (two hours on two cores); `make study` then follows
 	@$(dvc) download

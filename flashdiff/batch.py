@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import lazy_loader as lazy
 
+from flashdiff.fields import shown
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -52,6 +54,9 @@ def norms(x: Tensor) -> Tensor:
 
 
 def _generators(ids: Sequence[int], seed: int, step: int | Sequence[int], stream: Stream, draw: int = 0):
+    for name, value in (("seed", seed), ("draw", draw)):  # a float would lose its fraction in silence
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**63:
+            raise ValueError(f"{name}: {shown(value)} is no integer from 0 to 2^63 - 1; give one.")
     steps = [step] * len(ids) if isinstance(step, int) else [int(s) for s in step]
     if any(int(image) < 0 for image in ids):
         raise ValueError(f"ids: {min(map(int, ids))} is negative; image ids are integers >= 0.")

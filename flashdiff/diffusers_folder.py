@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,6 +48,11 @@ def locate(path: str | Path) -> Path:
     """The folder at ``path``, or of the hub's model of that id in its local cache; FileNotFoundError where there is neither."""
     if Path(path).is_dir():
         return Path(path)
+    if looks_local(str(path)):
+        raise FileNotFoundError(
+            f"prior: there is no folder '{path}'; give a folder written by save_pretrained, or the id of a model on the hub as in "
+            "owner/name."
+        )
     from huggingface_hub import snapshot_download
 
     patterns = ["model_index.json", *(f"{name}/*" for name in (*AUTOENCODERS, "unet", "scheduler"))]
@@ -57,6 +63,14 @@ def locate(path: str | Path) -> Path:
             f"prior: there is no folder '{path}', and the hub does not give that model ({str(error).splitlines()[0]}); give a "
             "folder written by save_pretrained, connect to the network, or run `make study` once."
         ) from error
+
+
+def looks_local(path: str) -> bool:
+    """Whether a text is meant as a path on this machine, and not as a hub's id, which is name or owner/name."""
+    separators = [sep for sep in (os.sep, os.altsep, "/") if sep]
+    begins = path.startswith((".", "~", *separators)) or Path(path).is_absolute()
+    nested = sum(path.count(sep) for sep in set(separators)) > 1 or path.endswith(tuple(separators))
+    return begins or nested or os.path.lexists(path) or (len(Path(path).parts) > 1 and Path(path).parent.is_dir())
 
 
 def read_parts(folder: Path) -> Parts:
@@ -153,21 +167,34 @@ def _network(kind: type, folder: Path) -> nn.Module:
     """A network with its weights in float32, every tensor accounted for."""
     variant, safetensors = _variant(folder)
     options = {"variant": variant, "use_safetensors": safetensors, "torch_dtype": torch.float32}
+    return load_whole("prior", kind.from_pretrained, folder, local_files_only=True, **options)
+
+
+def load_whole(what: str, load: Callable[..., Any], folder: str | Path, **options: Any) -> nn.Module:
+    """``load`` (a ``from_pretrained`` of diffusers) of a folder, every tensor accounted for.
+
+    diffusers alone draws a tensor that is missing at random, and says so in a warning. Raises ValueError in one sentence that
+    begins with ``what``, FileNotFoundError where there is no such folder; the id of a model on the hub is left to diffusers.
+    """
+    if not Path(folder).is_dir():
+        if looks_local(str(folder)):
+            raise FileNotFoundError(f"{what}: there is no folder '{folder}'; give one written by save_pretrained.")
+        return load(folder, **options)
     try:
-        network, info = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
+        network, info = load(folder, output_loading_info=True, **options)
     except Exception as error:  # files of another kind make the readers raise whatever they happen to
         raise ValueError(
-            f"prior: the weights in {folder} are not those of its config.json, or no tensors at all ({_line(error)}); copy the "
+            f"{what}: the weights in {folder} are not those of its config.json, or no tensors at all ({_line(error)}); copy the "
             "model again."
         ) from error
     problems = {"lacks": info["missing_keys"], "holds unknown": info["unexpected_keys"]}
     said = "; ".join(
-        f"{what} {len(keys)} tensor{'s'[: len(keys) != 1]} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
-        for what, keys in problems.items()
+        f"{verb} {len(keys)} tensor{'s'[: len(keys) != 1]} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
+        for verb, keys in problems.items()
         if keys
     )
     if said:
-        raise ValueError(f"prior: {folder} {said}; give the weights that belong to its config.json.")
+        raise ValueError(f"{what}: {folder} {said}; give the weights that belong to its config.json.")
     return network
 
 

@@ -7,8 +7,10 @@ annotations (:mod:`flashdiff.study.schema`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from functools import lru_cache
+from numbers import Real
 from typing import Annotated, Any, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -27,12 +29,44 @@ def _ranges(cls: type) -> dict[str, TypeAdapter]:
     return {name: TypeAdapter(kind, config=finite) for name, kind in types if get_origin(kind) is Annotated}
 
 
+LARGEST = 2.0**63
+"""No number of a study reaches it: seeds are 64 bits wide, and float32 still holds its products with images."""
+
+
 def check_fields(instance: object) -> None:
-    """Raise ValueError (class, field, value, what it should be) unless every field is in its annotated range."""
+    """Raise ValueError (class, field, value, what it should be) unless every field is in its annotated range.
+
+    A number is an int or a float, also numpy's, below :data:`LARGEST`: what only looks like one, as the text "1" or a bool, is
+    refused.
+    """
     for name, adapter in _ranges(type(instance)).items():
         value = getattr(instance, name)
         try:
-            adapter.validate_python(value)
+            read = adapter.validate_python(value)
         except ValidationError as error:
             wanted = error.errors()[0]["msg"].replace("Input should", "it should")
-            raise ValueError(f"{type(instance).__name__}: {name} is {value!r}; {wanted}.") from None
+        except Exception as error:  # of the value itself: a tensor of several entries, say
+            wanted = f"it is of no use here ({' '.join(str(error).split())[:100]})"
+        else:
+            wanted = _wanted(value, read)
+        if wanted:
+            raise ValueError(f"{type(instance).__name__}: {name} is {shown(value)}; {wanted}.")
+
+
+def shown(value: object) -> str:
+    """A value in a message: short, whatever it is."""
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        return f"{'-' if value < 0 else ''}10^{math.log10(abs(value)):.1f}"
+    if isinstance(value, Real | str | None):
+        return repr(value)[:100]
+    name = value.__name__ if isinstance(value, type) else type(value).__name__
+    return f"{name} of {value.dtype}" if hasattr(value, "dtype") else name
+
+
+def _wanted(value: Any, read: Any) -> str:
+    """What a value should be that pydantic takes for a number, where it is none; empty where it is one."""
+    if isinstance(read, bool) or not isinstance(read, int | float):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return "it should be a number"
+    return "" if abs(read) < LARGEST else "it should be below 2^63"

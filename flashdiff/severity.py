@@ -1,6 +1,7 @@
 """The severity encoder: a measurement in, a latent estimate and its predicted error out; how well it orders severity."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from flashdiff.batch import Stream, normal, per_sample, slice_size, uniform
 from flashdiff.datasets.splits import to_float
 from flashdiff.degradations import Degradation, measure
+from flashdiff.diffusers_folder import load_whole
 from flashdiff.prior import Prior
 
 GATE_OPEN = 2.0
@@ -92,6 +94,14 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
                 part.requires_grad_(False)
         else:
             self.std_conv = nn.Conv2d(feature_channels, latent_channels, 1)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **options) -> Self:
+        """Load what ``save_pretrained`` wrote; options are those of diffusers' ModelMixin.
+
+        ValueError in one sentence where a folder's weights are damaged, incomplete, or another network's; FileNotFoundError.
+        """
+        return load_whole("severity encoder", super().from_pretrained, path, **options)
 
     @classmethod
     def from_prior(

@@ -47,7 +47,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
     start = 4 + 4 * axes
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
-    if not axes or len(content) != start + math.prod(shape):
+    if not 1 <= axes <= 4 or len(content) != start + math.prod(shape):
         raise ValueError(f"{path}: not a complete IDX file of bytes; delete it and fetch it again.")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
@@ -69,6 +69,10 @@ def idx_parts(raw: Path, image_size: int, channels: int, validation: int) -> Par
     official = {}
     for name in ("train", "t10k"):
         images, labels = read_idx(raw / f"{name}-images-idx3-ubyte"), read_idx(raw / f"{name}-labels-idx1-ubyte")
+        if images.ndim != 3 or labels.ndim != 1:
+            raise ValueError(
+                f"{raw}: the {name} images have {images.ndim} axes and the labels {labels.ndim}, not 3 and 1; fetch the files again."
+            )
         if len(images) != len(labels):
             raise ValueError(f"{raw}: {len(images)} {name} images but {len(labels)} labels; fetch the files again.")
         margins = [(image_size - side) // 2 for side in images.shape[1:]]

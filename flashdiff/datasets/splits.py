@@ -138,9 +138,10 @@ def open_split(folder: str | Path, name: str) -> Split:
         description = json.loads((folder / "splits.json").read_text())
         about, shape = description["splits"][name], description["shape"]
         expected = {name: ("uint8", (about["images"], *shape)), f"{name}-labels": ("int64", (about["images"],))}
+        sha256 = str(about["sha256"])
     except FileNotFoundError:
         raise ValueError(f"{folder}: no complete splits in this folder (splits.json is missing); {_AGAIN}.") from None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise ValueError(f"{folder / 'splits.json'}: does not describe split {name}; {_AGAIN}.") from None
     arrays = []
     for stem, (dtype, dimensions) in expected.items():
@@ -149,9 +150,9 @@ def open_split(folder: str | Path, name: str) -> Split:
             array = np.load(path, mmap_mode="r")
         except FileNotFoundError:
             raise ValueError(f"{path}: missing; {_AGAIN}.") from None
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # bytes of another kind make the reader raise whatever they happen to
             raise ValueError(f"{path}: cut off or not a NumPy file ({error}); {_AGAIN}.") from None
         if array.dtype != dtype or array.shape != dimensions:
             raise ValueError(f"{path}: holds {array.dtype} {array.shape}, not {dtype} {dimensions}; {_AGAIN}.")
         arrays.append(array)
-    return Split(name, arrays[0], np.array(arrays[1]), about["sha256"])
+    return Split(name, arrays[0], np.array(arrays[1]), sha256)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import lazy_loader as lazy
 
 from flashdiff.batch import Stream, normal
 from flashdiff.degradations.base import Degradation, State, check_level
+from flashdiff.fields import LARGEST, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,22 +82,33 @@ def measure(
     """Degrade clean images and add Gaussian noise: y = A(x; t) + noise_std n, n keyed by (seed, image id, draw).
 
     x (B, C, H, W) in [-1, 1]; t in [0, 1], one for all or (B,); noise_std >= 0 in [-1, 1] units (twice that of [0, 1]);
-    ids (B,) integers >= 0, by default 0..B-1; draw >= 0 counts the measurements of the same images. Raises ValueError for NaN,
-    another range, or sizes that do not fit.
+    ids (B,) integers >= 0, by default 0..B-1; draw >= 0 counts the measurements of the same images. Raises ValueError for what
+    is no such number or tensor, for NaN, another range, or sizes that do not fit.
     """
-    if x.ndim != 4:
-        raise ValueError(f"x: shape {tuple(x.shape)}; images are (B, C, H, W).")
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        raise ValueError(f"x: {shown(x)}; images are a tensor of floats in [-1, 1].")
+    if x.ndim != 4 or x.numel() == 0:
+        raise ValueError(f"x: shape {tuple(x.shape)}; images are (B, C, H, W), at least one with at least one pixel.")
+    if not isinstance(degradation, Degradation):
+        raise ValueError(f"degradation: {shown(degradation)}; give an object such as GaussianBlur().")
     low, high = float(x.min()), float(x.max())
     if not (low >= -1.001 and high <= 1.001):  # NaN fails both comparisons
         raise ValueError(f"x: values from {low:g} to {high:g}; images lie in [-1, 1], scale them and remove NaN.")
-    if noise_std < 0:
-        raise ValueError(f"noise_std: {noise_std:g} is negative; give a standard deviation >= 0.")
+    if isinstance(noise_std, torch.Tensor) and noise_std.numel() == 1:
+        noise_std = float(noise_std)
+    if isinstance(noise_std, bool) or not isinstance(noise_std, Real) or not 0 <= noise_std < LARGEST:  # NaN fails, too
+        raise ValueError(f"noise_std: {shown(noise_std)} is no standard deviation; give a number >= 0.")
     ids = np.arange(len(x)) if ids is None else np.asarray(ids)
     if ids.shape != (len(x),):
         raise ValueError(f"ids: shape {ids.shape} for {len(x)} images; give one id per image.")
-    if ids.dtype.kind not in "iu" or (len(ids) and ids.min() < 0):
-        raise ValueError(f"ids: {ids.min() if len(ids) else ids} among them; image ids are integers >= 0.")
-    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    if ids.dtype.kind not in "iu":
+        raise ValueError(f"ids: {ids.dtype} values such as {ids[0]!r}; image ids are integers from 0 to 2^64 - 1.")
+    if ids.min() < 0:
+        raise ValueError(f"ids: {ids.min()} among them; image ids are integers >= 0.")
+    try:
+        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"t: {shown(t)}; give a number in [0, 1], or one for each image.") from None
     t = t.expand(len(x)) if t.ndim == 0 else t
     check_level(t, len(x))
     clean = degradation.apply(x, degradation.prepare(t, tuple(x.shape[1:]), ids))

@@ -5,7 +5,8 @@ distance* and the *Frechet distance* are measured here, and are named so.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 import scipy.linalg
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+
+from flashdiff.diffusers_folder import load_whole
 
 
 class Distances(Protocol):
@@ -43,6 +46,14 @@ class Features(ModelMixin, ConfigMixin):
             self.blocks.append(nn.Sequential(convolution, nn.GroupNorm(8, width), nn.SiLU()))
             before = width
         self.head = nn.Linear(before, n_classes)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **options) -> Self:
+        """Load what ``save_pretrained`` wrote; options are those of diffusers' ModelMixin.
+
+        ValueError in one sentence where a folder's weights are damaged, incomplete, or another network's; FileNotFoundError.
+        """
+        return load_whole("features", super().from_pretrained, path, **options)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """The feature maps of every block."""

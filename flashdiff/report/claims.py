@@ -103,7 +103,8 @@ OF_BUDGETS: dict[str, Rule] = {
     ),
 }
 """Claims of few-step walks, whose records name the budget (mean evaluations asked). At a budget, both walks that are held
-against each other in a measure are tuned for it; nfe_ratio_100 is of one setting, better in both measures beyond chance."""
+against each other in a measure are tuned for it, but for the oracle, which walks tuned for PSNR alone; nfe_ratio_100 is
+of one setting, better in both measures beyond chance."""
 """Why these bounds: 0.97 and 0.85 are what the paper's figures show by eye, 8 is its smallest speed-up; 0.5, 0.9 to 1.1
 and 80 are this project's; a gain counts when chance does not explain it. The report says so, too."""
 

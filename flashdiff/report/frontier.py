@@ -131,9 +131,9 @@ def gains(found: Runs, ours: Run, theirs: Run, n_resamples: int, seed: int = 0) 
 
 
 def regret(found: Runs, budget: float, measure: str, n_resamples: int, seed: int = 0) -> dict | None:
-    """What a severity encoder that knew its own error would gain over the one at hand, in a measure that both walks are
-    tuned for: positive where the oracle is better; None where it was not walked."""
-    oracle, ours = (Run(method, budget, measure) for method in ("oracle", "adaptive"))
+    """What a severity encoder that knew its own error would gain over the one at hand in a measure, both walks tuned for
+    PSNR: positive where the oracle is better; None where it was not walked."""
+    oracle, ours = (Run(method, budget, "psnr") for method in ("oracle", "adaptive"))
     if oracle not in found or ours not in found:
         return None
     return gains(found, oracle, ours, n_resamples, seed)[MEASURES[measure].gain]

@@ -1,33 +1,86 @@
-"""How a report was made: parameters, versions, hardware, run time per stage and git revision, for the end of the page."""
+"""How a report was made: parameters, seeds, hashes of inputs, versions, hardware, run time per stage and git revision, for the
+end of the page."""
 
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from flashdiff.study.progress import durations
+from flashdiff.study.records import read_json
 
 LIBRARIES = ("flashdiff", "torch", "diffusers", "numpy", "pandas", "scikit-image", "matplotlib", "dvc")
 
 
 def made(folder: str | Path, notebooks: Collection[str]) -> dict:
-    """What the page says of its making: "parameters" (the text of params.yaml), "versions", "hardware", "durations" (seconds
-    by stage) and "revision"; what is not known there is empty or says so.
+    """What the page says of its making: "parameters" (the text of params.yaml), "seeds" (see :func:`seeds`), "inputs" (see
+    :func:`inputs`), "splits" (name -> SHA-256 of its pixels and labels), "versions", "hardware", "durations" (seconds by
+    stage) and "revision"; what is not known there is empty or says so.
 
     folder: the study's; notebooks: names of the executed ones that the study has now, whose stages count. Hardware and
     versions are of the machine and the environment that write the page.
     """
     folder = Path(folder)
     parameters, known = folder / "params.yaml", durations(folder)
+    data = folder / "reports/metrics/data.json"
+    described = read_json(data) if data.is_file() else {}
     return {
         "parameters": parameters.read_text(encoding="utf-8") if parameters.is_file() else "",
+        "seeds": seeds(folder),
+        "inputs": inputs(folder),
+        "splits": {name: split["sha256"] for name, split in described.items() if "sha256" in split},
         "versions": {"Python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
         "hardware": hardware(),
         "durations": {name: known[name] for name in notebooks if name in known},
         "revision": revision(folder),
     }
+
+
+CARD_SEEDS = re.compile(r'^- (?P<part>\w+):.*\bseed (?P<seed>\d+)|^ *"seed": (?P<only>\d+),?$', re.MULTILINE)
+"""How the card of a prior, a line per part, and that of a severity encoder, its recipe in JSON, name seeds."""
+
+
+def seeds(folder: Path) -> dict[str, Any]:
+    """The seeds behind a study: "study" (None where its file names none), "other" (of more trainings), and "cards", what the
+    cards of the prior and of the encoder that trainings start from say: {path: {part, "" for a whole: seed}}."""
+    parameters = _yaml(folder / "params.yaml")
+    init = (parameters.get("severity") or {}).get("init")
+    cards = {}
+    for path in filter(None, ("data/prior", init)):
+        card = folder / path / "README.md"
+        text = card.read_text(encoding="utf-8") if card.is_file() else ""
+        found = {match["part"] or "": int(match["seed"] or match["only"]) for match in CARD_SEEDS.finditer(text)}
+        cards |= {path: found} if found else {}
+    return {"study": parameters.get("seed"), "other": parameters.get("other_seeds") or [], "cards": cards}
+
+
+def inputs(folder: Path) -> list[dict[str, Any]]:
+    """What a study's results were made of, as dvc.lock has it: path, md5, size in bytes and files (None for a single one).
+
+    Images, splits, models and the records that ship; a folder's md5 is that of the list of its files with theirs, by DVC.
+    """
+    present = {name.partition("@")[0] for name in _yaml(folder / "dvc.yaml").get("stages") or {}}
+    found: dict[str, dict[str, Any]] = {}
+    for name, stage in (_yaml(folder / "dvc.lock").get("stages") or {}).items():
+        if name.partition("@")[0] in present:  # DVC keeps what it knew of stages that were renamed
+            for entry in (*stage.get("deps", []), *stage.get("outs", [])):
+                path, of_stage = entry["path"], "data/results"
+                if "data/" in path and not path.startswith(of_stage) and not path.endswith(".recipe.json"):
+                    known = {"path": path, "md5": entry["md5"].removesuffix(".dir")}
+                    found[path] = known | {"size": entry.get("size"), "files": entry.get("nfiles")}
+    order = ("data/raw", "data/splits", "data/prior", "data/encoder", "data/severity", "data/tuned")
+    rank = {path: next((k for k, start in enumerate(order) if path.startswith(start)), len(order)) for path in found}
+    return sorted(found.values(), key=lambda entry: (rank[entry["path"]], entry["path"]))
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    from ruamel.yaml import YAML
+
+    return (YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
 
 
 def _version(library: str) -> str:

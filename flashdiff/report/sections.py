@@ -7,6 +7,7 @@ import pandas as pd
 
 from flashdiff.measures import MEASURES, in_figures
 from flashdiff.report import confidence
+from flashdiff.report.claims import listed
 from flashdiff.report.display import html, readable
 from flashdiff.report.names import solver_label
 
@@ -34,6 +35,9 @@ ON_SCREEN = ("budget_gains",)
 """Tables that take a page each on paper, which goes without them: a figure beside them shows what they say."""
 NEEDS = {"wall_clock": "wall_clock_ratio"}
 """Figure -> the claim that has a number where the figure shows one."""
+OVER_COST = ("quality_against_steps",)
+"""Figures over evaluations, of which nothing can be read where all walks of a pair take as many: their marks stand in one line.
+``quality_of_methods`` says there what they would."""
 
 
 def title(degradation: str) -> str:
@@ -54,8 +58,9 @@ def section(
 
     records: what was measured; order: figures in reading order; elsewhere: figures that stand in another place of the page.
     A part is {"stage", "tables", "figures"}; one without either is left out. Figures of what was not measured are left
-    out, too: an earlier run may have drawn them, and outputs of stages persist.
+    out, too: an earlier run may have drawn them, and outputs of stages persist; and those over cost where it is one.
     """
+    equal_cost = listed(records).equal_cost
     measured = {(r["claim"], r["degradation"], r["solver"]) for r in records if r["value"] is not None}
 
     def parts(stages: Sequence[tuple], item: str, solver: str | None) -> list[dict]:
@@ -64,6 +69,7 @@ def section(
             images = [p for kind in ("figures", "timings") for p in (reports / kind / f"{stage}-{item}").glob("*.png")]
             images = [p for p in images if p.stem not in elsewhere]
             images = [p for p in images if p.stem not in NEEDS or (NEEDS[p.stem], degradation, solver) in measured]
+            images = [p for p in images if p.stem not in OVER_COST or (degradation, solver) not in equal_cost]
             known = {name: number for number, name in enumerate(order)}
             images.sort(key=lambda p: (known.get(p.stem, len(known)), p.stem))
             tables = [table for name in names if (table := _table(reports, name, item, distances))]

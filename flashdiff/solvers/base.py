@@ -63,7 +63,10 @@ class Solver(Protocol):
 
 
 def check(solver: Solver, degradation: Degradation) -> None:
-    """Raise ValueError, before any work, when the solver is not defined on the degradation."""
+    """Raise ValueError, before any work, when the solver is not defined on the degradation, or its walk is none."""
+    walk = getattr(solver, "walk", None)
+    if isinstance(walk, type) or not (callable(walk) and hasattr(walk, "first")):
+        raise ValueError(f"solver: the walk of {type(solver).__name__} is {walk!r}; give an object such as Strided(2).")
     if solver.needs_adjoint and not degradation.linear:
         raise ValueError(
             f"solver: {type(solver).__name__} needs the adjoint A^T, and {type(degradation).__name__} is not linear and has "

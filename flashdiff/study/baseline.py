@@ -14,6 +14,7 @@ from flashdiff.messages import say
 from flashdiff.prior import Prior
 from flashdiff.sampling import EngineReport
 from flashdiff.study.comparison import Bench, run_stored
+from flashdiff.study.records import read_arrays, write_arrays
 from flashdiff.study.tuned import Choice
 from flashdiff.walks import Walk
 
@@ -34,28 +35,17 @@ def walk(bench: Bench, choice: Choice, folder: str | Path) -> Result:
 def save(path: str | Path, bench: Bench, baseline: Result) -> None:
     """Write a baseline to one .npz file: images (n, C, H, W) float32, costs, and whose measurements they are of."""
     measurement, costs = bench.measurement, {name: getattr(baseline, name).numpy() for name in ("start", *COUNTS)}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        path,
-        images=baseline.images.numpy(),
-        ids=measurement.ids,
-        t=measurement.t.numpy(),
-        seconds=baseline.seconds,
-        engine=astuple(baseline.engine),
-        **costs,
-    )
+    whose = {"images": baseline.images.numpy(), "ids": measurement.ids, "t": measurement.t.numpy()}
+    write_arrays(path, whose | {"seconds": baseline.seconds, "engine": astuple(baseline.engine)} | costs)
 
 
 def load(path: str | Path, bench: Bench) -> Result:
     """What :func:`save` wrote.
 
-    FileNotFoundError where it is missing, ValueError where it is of other measurements than the bench's; both name the remedy.
+    FileNotFoundError where it is missing, ValueError where it is damaged or of other measurements than the bench's; all
+    name the remedy.
     """
-    try:
-        with np.load(path) as file:
-            stored = dict(file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+    stored = read_arrays(path, ("images", "ids", "t", "seconds", "engine", "start", *COUNTS))
     measurement = bench.measurement
     if not (np.array_equal(stored["ids"], measurement.ids) and np.array_equal(stored["t"], measurement.t.numpy())):
         raise ValueError(

@@ -128,8 +128,8 @@ def tune(
 def walks_of(bench: Bench, chosen: Mapping, controls: bool = True) -> Iterator[tuple[str, Choice, Severity]]:
     """Every run of the comparison: its name BUDGET/METHOD/OBJECTIVE, its setting, and the severity it is told.
 
-    Beside the methods of :func:`tune`: no_diffusion, D(z_hat), whose budget is 0; and with ``controls``, for the adaptive walk:
-    shuffled (the severities of other images) and oracle (the true error in place of the predicted one).
+    Beside the methods of :func:`tune`: no_diffusion, D(z_hat), whose budget is 0; and with ``controls``, for the adaptive walk
+    tuned for PSNR: shuffled (the severities of other images) and oracle (the true error in place of the predicted one).
     """
     nothing = {"rule": "fixed", "index": -1, "fresh": 0.0}
     yield "0/no_diffusion/psnr", {"solver": dict(bench.solver), "start": nothing}, bench.severity
@@ -143,8 +143,7 @@ def walks_of(bench: Bench, chosen: Mapping, controls: bool = True) -> Iterator[t
             for objective, choice in objectives.items():
                 yield f"{budget}/{method}/{objective}", choice, bench.severity
         for control, severity in told.items() if controls else ():
-            for objective, choice in methods["adaptive"].items():
-                yield f"{budget}/{control}/{objective}", choice, severity
+            yield f"{budget}/{control}/{OBJECTIVES[0]}", methods["adaptive"][OBJECTIVES[0]], severity
 
 
 def walk(bench: Bench, chosen: Mapping, folder: str, *, controls: bool = True) -> tuple[pd.DataFrame, dict[str, dict]]:

@@ -31,7 +31,7 @@ from flashdiff.solvers import check
 from flashdiff.starts import STARTS, FixedStart, Start, match_snr
 from flashdiff.study.experiments import uniform_levels
 from flashdiff.study.methods import EQUAL_COST, flash_method
-from flashdiff.study.records import significant
+from flashdiff.study.records import significant, write_arrays
 from flashdiff.study.store import Store
 from flashdiff.study.tuned import Choice, flash_of, solver_of, start_of
 from flashdiff.training.loop import keyed
@@ -369,11 +369,5 @@ def frechet_distances(
 def save_images(path: str, bench: Bench, images: Mapping[str, np.ndarray]) -> None:
     """Write truth, measurement and every method's images (n, C, H, W) with their ids and levels to one .npz file."""
     measurement = bench.measurement
-    np.savez_compressed(
-        path,
-        truth=bench.truth.numpy(),
-        measurement=measurement.y.numpy(),
-        image=np.arange(len(measurement)),
-        t=measurement.t.numpy(),
-        **images,
-    )
+    shared = {"truth": bench.truth.numpy(), "measurement": measurement.y.numpy()}
+    write_arrays(path, shared | {"image": np.arange(len(measurement)), "t": measurement.t.numpy()} | images)

@@ -1,14 +1,17 @@
 """Where a run of the whole study stands: which stages are still to run, how long they took the last time, what that leaves.
 
-    python -m flashdiff.study.stage plan
+    python -m flashdiff.study.run
 
-asks DVC before `dvc repro` starts; each stage then says its number, its purpose and the time that is left.
+asks DVC before anything runs; each stage then says its number, its purpose and the time that is left.
 """
 
+import contextlib
+import fcntl
 import json
+import logging
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -52,14 +55,14 @@ def to_run(steps: Iterable[Step]) -> list[Step]:
     chosen: list[Step] = []
     stale: list[str] = []  # paths that will be other than now
     for step in steps:
-        altered = step.altered or any(_overlap(path, other) for path in step.reads for other in stale)
+        altered = step.altered or any(overlap(path, other) for path in step.reads for other in stale)
         if altered or step.missing:
             chosen.append(step)
             stale += step.writes if altered else [path for path in step.missing if not comes_back_equal(path)]
     return chosen
 
 
-def _overlap(one: str, other: str) -> bool:
+def overlap(one: str, other: str) -> bool:
     """Whether two paths are the same, or one a folder around the other."""
     a, b = Path(one).parts, Path(other).parts
     return a[: len(b)] == b[: len(a)]
@@ -107,6 +110,8 @@ class Progress:
     """Name of the executed notebook -> what the stage is for."""
     seconds: dict[str, float] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
+    at_once: int = 1
+    """How many of them run side by side."""
 
     def summary(self) -> str:
         """The line before the first stage."""
@@ -117,9 +122,10 @@ class Progress:
         return f"{len(self.purposes)} stages to run, {how_long}."
 
     def left(self) -> float | None:
-        """Seconds that the stages which are not done took the last time; None where one of them never ran."""
+        """Seconds until the stages which are not done will be, as long as they took the last time, with as many side by
+        side; None where one of them never ran."""
         waiting = [self.seconds.get(name) for name in self.purposes if name not in self.done]
-        return None if None in waiting else sum(waiting)
+        return None if None in waiting else max(sum(waiting) / self.at_once, *waiting, 0)
 
     def heading(self, name: str) -> str:
         """The line at a stage's start; a stage that was not expected is counted from now on."""
@@ -138,14 +144,20 @@ class Progress:
             self.done.append(name)
 
 
-def plan() -> Progress:
-    """What `dvc repro` is going to run in the current study, kept in PLAN for its stages."""
+@contextlib.contextmanager
+def repository() -> Iterator:
+    """DVC's repository of the current folder, with the digests of its sources up to date."""
     from dvc.repo import Repo
 
+    logging.getLogger("dvc").setLevel(logging.WARNING)
     with Repo() as repo:
         repo.reproduce(["sources"])
-        steps = to_run(steps_of(repo))
-    progress = Progress({step.notebook: step.purpose for step in steps if step.notebook}, durations())
+        yield repo
+
+
+def plan(steps: Iterable[Step], at_once: int = 1) -> Progress:
+    """A run of these steps, ``at_once`` of them side by side, kept in PLAN for the stages."""
+    progress = Progress({step.notebook: step.purpose for step in steps if step.notebook}, durations(), at_once=at_once)
     _write(PLAN, asdict(progress))
     return progress
 
@@ -163,14 +175,24 @@ def durations(folder: str | Path = ".") -> dict[str, float]:
 def finished(name: str, began: float) -> str:
     """Keep that a stage is done and how long it took since ``began`` (time.monotonic); returns the line that says so."""
     seconds = time.monotonic() - began
-    _write(DURATIONS, _read(DURATIONS) | {name: round(seconds, 1)})
-    progress = current()
-    progress.finish(name)
-    if set(progress.purposes) <= set(progress.done):
-        PLAN.unlink(missing_ok=True)
-    else:
-        _write(PLAN, asdict(progress))
+    with _alone():
+        _write(DURATIONS, _read(DURATIONS) | {name: round(seconds, 1)})
+        progress = current()
+        progress.finish(name)
+        if set(progress.purposes) <= set(progress.done):
+            PLAN.unlink(missing_ok=True)
+        else:
+            _write(PLAN, asdict(progress))
     return f"{name}: done in {duration(seconds)}"
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Stages that end side by side write one after the other."""
+    PLAN.parent.mkdir(exist_ok=True)
+    with open(PLAN.with_suffix(".lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _read(path: Path) -> dict:

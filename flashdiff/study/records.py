@@ -1,8 +1,9 @@
 """What stages hand to one another: per-image rows (parquet), and small JSON files."""
 
+import contextlib
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,28 @@ def write_json(path: str | Path, content: Mapping) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> dict:
-    """Read a JSON file; raises FileNotFoundError naming the remedy."""
+@contextlib.contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Around what reads a file of a study: FileNotFoundError where it is missing, ValueError where it is damaged, and both
+    name the remedy."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        yield
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+    except PermissionError:
+        raise
+    except Exception as error:  # bytes of another kind make the readers raise whatever they happen to
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"{path}: damaged ({said}); take it from git again, or delete it and run `make study`, whose earlier stage "
+            "writes it anew."
+        ) from None
+
+
+def read_json(path: str | Path) -> dict:
+    """Read a JSON file; FileNotFoundError, or ValueError where it is damaged, with the remedy."""
+    with _reading(path):
+        return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def significant(value: float) -> float | None:
@@ -43,7 +60,7 @@ def write_rows(rows: pd.DataFrame, path: str | Path, optional: Collection[str] =
     if len(broken):
         raise ValueError(f"{path}: NaN in {', '.join(broken)}; an image or a model is broken, nothing was written.")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    rows.to_parquet(path, index=False)
+    rows.to_parquet(path, index=False, write_page_checksum=True)
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -52,12 +69,20 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     np.savez_compressed(path, **arrays)
 
 
+def read_arrays(path: str | Path, expect: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """Read what :func:`write_arrays` wrote; FileNotFoundError, or ValueError where it is damaged or one of the names
+    expected is not in it, with the remedy."""
+    with _reading(path), np.load(path) as file:
+        arrays = dict(file)
+        if missing := {*expect} - arrays.keys():
+            raise KeyError(f"no {', '.join(sorted(missing))}")
+    return arrays
+
+
 def read_rows(path: str | Path, expect: int | None = None) -> pd.DataFrame:
-    """Read per-image rows; FileNotFoundError with the remedy, ValueError where there are not as many as expected."""
-    try:
-        rows = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+    """Read per-image rows; FileNotFoundError with the remedy, ValueError where they are damaged or not as many as expected."""
+    with _reading(path):
+        rows = pd.read_parquet(path, page_checksum_verification=True)
     if expect is not None and len(rows) != expect:
         raise ValueError(f"{path}: {len(rows)} rows where {expect} were expected; rerun the stage that writes it.")
     return rows

@@ -5,6 +5,8 @@ heavy is loaded (those modules load torch when they compute): a wrong parameter 
 """
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import reduce
@@ -15,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -26,11 +29,28 @@ from pydantic import (
 
 from flashdiff import degradations, solvers
 from flashdiff.degradations import DEGRADATIONS, Mixture
-from flashdiff.fields import field_types
+from flashdiff.fields import LARGEST, field_types, shown
+from flashdiff.messages import printable
 from flashdiff.solvers import SOLVERS
 from flashdiff.starts import SHORT_STARTS, STARTS, FixedStart
 from flashdiff.walks import WALKS, Walk
 
+
+def _no_bool(value: Any) -> Any:
+    """true equals 1 in Python, and so passes for it where values are listed."""
+    if isinstance(value, bool):
+        raise ValueError(f"{_shown(value)} is no number")
+    return value
+
+
+def _differ(values: list) -> list:
+    """What is tried twice is paid for twice, and two methods would have one name."""
+    if len(set(map(str, values))) < len(values):
+        raise ValueError(f"{values} must differ from one another")
+    return values
+
+
+Differ = AfterValidator(_differ)
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -87,7 +107,7 @@ class Data(ImageSource):
     image_size: int = Field(
         ge=SSIM_WINDOW, description="height and width in pixels; the window of SSIM has to lie within an image"
     )
-    channels: Literal[1, 3]
+    channels: Annotated[Literal[1, 3], BeforeValidator(_no_bool)]
     validation: Count = Field(description="images held out from training for every choice that is made")
     test: Count = Field(description="test images; only for a folder of images, data sets bring their own")
     train: Count | None = Field(None, description="at most so many training images, beside a test_set; null: all")
@@ -161,7 +181,9 @@ class Diffusion(Section):
 
 class TrainPrior(Section):
     kind: Literal["train_prior"]
-    pixel_unshuffle: Literal[1, 2, 4] = Field(description="pixels are folded by this factor before the autoencoder")
+    pixel_unshuffle: Annotated[Literal[1, 2, 4], BeforeValidator(_no_bool)] = Field(
+        description="pixels are folded by this factor before the autoencoder"
+    )
     autoencoder: Autoencoder
     denoiser: Denoiser
     features: FeatureClassifier
@@ -288,7 +310,7 @@ class Correlation(Section):
     n_images: int = Field(ge=10)
 
 
-Values = Annotated[list[Any], Field(min_length=1)]
+Values = Annotated[list[Any], Field(min_length=1), Differ]
 
 
 class Candidates(Section):
@@ -309,14 +331,14 @@ class Tune(Section):
 class Reconstruction(Section):
     n_images: int = Field(ge=4)
     batch_size: Count
-    fixed_starts: list[Annotated[int, Field(ge=0)]]
+    fixed_starts: Annotated[list[Annotated[int, Field(ge=0)]], Differ]
     levels: dict[Name, list[Annotated[float, Field(ge=0, le=1)]]] = Field(
         {}, description="degradation -> lowest and highest level t of its images; all levels where it is not named"
     )
     distances: Literal["features", "published"] = Field(
         description="perceptual and Frechet distance: by the prior's own classifier, or LPIPS and FID"
     )
-    controls: list[Literal[tuple(STARTS)]] = Field(
+    controls: Annotated[list[Literal[tuple(STARTS)]], Differ] = Field(
         list(STARTS), description="start rules whose negative controls walk, too: others' severities, and random starts"
     )
 
@@ -330,14 +352,16 @@ class FewStepWalk(Section):
 
 class TuneBudgets(Section):
     n_images: Count = Field(description="validation images")
-    starts: list[Annotated[int, Field(ge=0)]] = Field(
+    starts: Annotated[list[Annotated[int, Field(ge=0)]], Differ] = Field(
         min_length=1, description="indices of the fixed starts that are tried"
     )
-    fresh: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1, description="their shares of fresh noise")
+    fresh: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Differ] = Field(
+        min_length=1, description="their shares of fresh noise"
+    )
     adaptive: dict[Name, dict[Name, Values]] = Field(
         min_length=1, description="start rules of adaptive walks -> option -> values"
     )
-    powers: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+    powers: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Differ] = Field(
         min_length=1,
         description="how their steps grow with the start, 0: equally many for every image; see walks.Growing",
     )
@@ -346,7 +370,7 @@ class TuneBudgets(Section):
 class Budgets(Section):
     """Few-step walks: mean denoiser evaluations per image, and what is tried to spend them well."""
 
-    evaluations: list[Annotated[float, Field(ge=1)]] = Field(min_length=1)
+    evaluations: Annotated[list[Annotated[float, Field(ge=1)]], Differ] = Field(min_length=1)
     n_images: int = Field(ge=4, description="test images")
     batch_size: Count
     controls: bool = Field(
@@ -456,7 +480,10 @@ class Study(Section):
     """One study file. Sections are named after the stages that read them."""
 
     study: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    root: str = Field(description="path from the study's folder to the repository")
+    root: str = Field(
+        description="path from the study's folder to the repository; it becomes part of dvc.yaml's commands, so only letters, "
+        "digits, _, -, . and / are in it"
+    )
     seed: Seed
     data: Data
     prior: PriorSection
@@ -476,6 +503,13 @@ class Study(Section):
     robustness: Robustness
     confidence: Confidence
     report: Report
+
+    @field_validator("root")
+    @classmethod
+    def _plain(cls, root):
+        if not re.fullmatch(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*", root):
+            raise ValueError(f"{_shown(root)} is not valid: use letters, digits, _, -, . and / alone, as in ../..")
+        return root
 
     def _fits_the_prior(self, prior: TrainPrior) -> None:
         factor = prior.pixel_unshuffle * 2 ** (len(prior.autoencoder.channels) - 1)
@@ -652,7 +686,7 @@ def _refused(
         return
     for value in values:
         if isinstance(value, str | bool):
-            yield f"{place}: {value!r} is no number"
+            yield f"{place}: {_shown(value)} is no number"
             continue
         try:
             build(entry, **{field: value})
@@ -675,26 +709,68 @@ def load(path: str | Path = "params.yaml") -> Study:
     from ruamel.yaml.error import YAMLError
 
     try:
-        # ruamel reads YAML 1.2 as DVC does: 1e-3 is a number there and a string to PyYAML
-        content = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StudyError(f"{path}: there is no study file; run from the folder of a study.") from None
     except UnicodeDecodeError as error:
         raise StudyError(f"{path}: not readable as UTF-8 ({error.reason}); save it in that encoding.") from None
+    except OSError as error:
+        raise StudyError(f"{path}: not readable ({error.strerror}); mend that first.") from None
+    try:
+        # ruamel reads YAML 1.2 as DVC does: 1e-3 is a number there and a string to PyYAML
+        content = YAML(typ="safe").load(text)
     except YAMLError as error:
         problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise StudyError(
             f"{path}{where}: not readable as YAML ({problem or ' '.join(str(error).split())}); mend that line."
         ) from None
+    except (ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
+        # !!int abc, a date that there is not, a number of thousands of digits, thousands of brackets
+        raise StudyError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend that value.") from None
     if not isinstance(content, dict):
         found = "empty" if content is None else "not a mapping"
         raise StudyError(f"{path}: {found}; a study file is a mapping of sections, as the repository's params.yaml is.")
+    if problem := _unusable(content):
+        raise StudyError(f"{path}: {problem}")
     try:
         return Study.model_validate(content)
     except ValidationError as error:
         problems = [line for problem in error.errors() for line in _sentences(problem)]
         raise StudyError("\n".join(f"{path}: {line}" for line in problems)) from None
+
+
+MOST_VALUES = 100_000
+"""A study has some hundreds; a few anchors of anchors make billions out of ten lines."""
+
+
+def _unusable(content: dict) -> str | None:
+    """The first value, in a sentence, that no study can use whatever its field; None where there is none."""
+    count = 0
+    waiting: list[tuple[str, Any, tuple[int, ...]]] = [("", content, ())]
+    while waiting:
+        place, value, within = waiting.pop()
+        count += 1
+        if id(value) in within:
+            return f"{place}: holds itself by its anchor; write out what is meant."
+        if count > MOST_VALUES:
+            return f"more than {MOST_VALUES} values, counted with what its anchors repeat; remove the anchors."
+        if isinstance(value, dict | list):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            below = [(f"{place}.{_shown(name, str)}".removeprefix("."), part) for name, part in items]
+            waiting += [(name, part, (*within, id(value))) for name, part in below]
+            waiting += [(f"{place} (a name)", name, within) for name in value if isinstance(value, dict)]
+        elif isinstance(value, int | float) and abs(value) >= LARGEST and abs(value) != float("inf"):
+            return f"{place}: {_shown(value)} is beyond 2^63; give a smaller number."
+        elif isinstance(value, str) and any(unicodedata.category(sign) in ("Cc", "Cs") for sign in value):
+            return f"{place}: {_shown(value)} holds a sign that cannot be printed; remove it."
+    return None
+
+
+def _shown(value: Any, to_text: Callable[[Any], str] = repr) -> str:
+    """A value in a sentence: on one line, and not longer than a reader wants."""
+    text = shown(value) if isinstance(value, int) else printable(" ".join(to_text(value).split()))
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _sentences(problem: dict[str, Any]) -> list[str]:
@@ -715,19 +791,19 @@ def _sentence(problem: dict[str, Any]) -> str:
     if kind == "union_tag_not_found":
         return f"{field}.kind: missing; add it."
     if kind == "union_tag_invalid":
-        return f"{field}.kind: {value.get('kind')!r} is unknown; choose one of {problem['ctx']['expected_tags']}."
+        return f"{field}.kind: {_shown(value.get('kind'))} is unknown; choose one of {problem['ctx']['expected_tags']}."
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{field}: {value!r} is not valid: it should be a section, with one 'name: value' per line."
+        return f"{field}: {_shown(value)} is not valid: it should be a section, with one 'name: value' per line."
     if kind == "too_short":
         return f"{field}: empty; give at least one entry."
     if kind == "string_pattern_mismatch" and "64" in problem["ctx"]["pattern"]:
-        return f"{field}: {value!r} is not valid: a SHA-256 is 64 hexadecimal digits in small letters."
+        return f"{field}: {_shown(value)} is not valid: a SHA-256 is 64 hexadecimal digits in small letters."
     if kind == "string_pattern_mismatch":
         signs = "_ and -" if "-]" in problem["ctx"]["pattern"] else "_"
-        return f"{field}: {value!r} is not valid: use small letters and digits, and after the first {signs}, too."
+        return f"{field}: {_shown(value)} is not valid: use small letters and digits, and after the first {signs}, too."
     if kind == "value_error":
         return _ended(f"{field}: {message}" if field else message)
-    return f"{field}: {value!r} is not valid: {message[0].lower()}{message[1:]}."
+    return f"{field}: {_shown(value)} is not valid: {message[0].lower()}{message[1:]}."
 
 
 def _without_kinds(location: list[str]) -> list[str]:

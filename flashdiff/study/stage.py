@@ -1,9 +1,8 @@
 """What a stage runs: checks the study and the notebook's parameters, then papermill; keeps its output only on success.
 
     python -m flashdiff.study.stage run NOTEBOOK OUTPUT name name=dotted.path name:=text ...
-    python -m flashdiff.study.stage digest NOTEBOOKS --into FOLDER
+    python -m flashdiff.study.stage digest [NOTEBOOKS] --into FOLDER
     python -m flashdiff.study.stage check
-    python -m flashdiff.study.stage plan
 
 papermill alone fails open (a notebook without a parameters cell, or an unknown parameter, is a warning), writes a failed
 notebook over the good one, and runs whatever kernel the user's machine calls python3. All three end here.
@@ -21,12 +20,12 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from flashdiff.diffusers_folder import is_checkpoint
+from flashdiff.diffusers_folder import is_checkpoint, looks_local
 from flashdiff.study import digests, progress
 from flashdiff.study.place import STAGE
 from flashdiff.study.schema import Study, StudyError, load, select
@@ -34,6 +33,8 @@ from flashdiff.study.schema import Study, StudyError, load, select
 BUILD = Path(".build")
 INTERRUPTED = 130
 """The exit status that shells give a program which Ctrl-C has ended."""
+PLACEHOLDER = re.compile(r"\$\{([^}]+)\}")
+"""Where dvc.yaml has a value of params.yaml, or of the degradation or pair that a stage is for."""
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -93,20 +94,44 @@ def run(notebook: Path, output: Path, items: Sequence[str]) -> None:
         )
 
     BUILD.mkdir(exist_ok=True)
-    with _only_writer(), _reports_survive():
+    with _only_writer(output.stem), _reports_survive(output.stem, outputs(output, values, study)):
         _execute(notebook, output, values)
 
 
+def outputs(executed: Path, values: Mapping[str, Any], study: Study) -> list[Path]:
+    """What the stage that writes an executed notebook writes below reports/, as dvc.yaml has it; without such a stage, all.
+
+    values: the notebook's parameters, which name its degradation and solver.
+    """
+    from ruamel.yaml import YAML
+
+    def filled(path: str) -> Path:
+        def fill(match: re.Match) -> str:
+            item = match[1].removeprefix("item.")
+            return str(values.get(f"{item}_name", "") if item != match[1] else select(study, item))
+
+        return Path(PLACEHOLDER.sub(fill, path))
+
+    described = YAML(typ="safe").load(Path("dvc.yaml")) if Path("dvc.yaml").is_file() else {}
+    for stage in described.get("stages", {}).values():
+        stage = stage.get("do", stage)
+        entries = [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
+        written = [filled(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
+        if executed in written:
+            return [path for path in written if path.parts[0] == "reports"]
+    return [Path("reports")]
+
+
 @contextlib.contextmanager
-def _only_writer() -> Iterator[None]:
-    """One stage of a study at a time: after a kill -9 of dvc, the orphaned kernel may still be writing."""
-    with open(BUILD / "lock", "a+") as lock:
+def _only_writer(name: str) -> Iterator[None]:
+    """One run of a stage at a time: after a kill -9 of dvc, the orphaned kernel may still be writing."""
+    with open(BUILD / f"{name}.lock", "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             raise StageError(
-                f"another stage of this study is still running (process {lock.read().strip() or '?'}); wait for it or end it."
+                f"{name}: this stage is still running (process {lock.read().strip() or '?'}); wait for it or end it."
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -115,17 +140,19 @@ def _only_writer() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _reports_survive() -> Iterator[None]:
+def _reports_survive(name: str, written: Sequence[Path]) -> Iterator[None]:
     """A stage writes its figures one by one; when it fails, the files that were there before come back."""
-    reports, previous = Path("reports"), BUILD / "reports.previous"
+    previous = BUILD / f"{name}.previous"
     shutil.rmtree(previous, ignore_errors=True)
-    if reports.is_dir():
-        shutil.copytree(reports, previous)
+    for path in written:
+        if path.exists():
+            (previous / path).parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, previous / path)
     try:
         yield
     except BaseException:
         if previous.is_dir():
-            shutil.copytree(previous, reports, dirs_exist_ok=True)
+            shutil.copytree(previous, ".", dirs_exist_ok=True)
         raise
     finally:
         shutil.rmtree(previous, ignore_errors=True)
@@ -226,7 +253,7 @@ def _paths(study: Study) -> list[tuple[str, str]]:
         if source is not None:
             found += [(f"{section}.images", None if source.layout == "hugging_face" else source.images)]
             found += [(f"{section}.list", source.list)]
-    if prior.kind == "use_prior" and (prior.path.count("/") > 1 or prior.path.startswith(".")):
+    if prior.kind == "use_prior" and looks_local(prior.path):
         found += [("prior.path", prior.path)]
         found += [("prior.path", str(Path(prior.path).with_name("config.yaml")))] if is_checkpoint(prior.path) else []
     for name, entry in study.degradations.items():
@@ -259,20 +286,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runner.add_argument("output", type=Path)
     runner.add_argument("parameters", nargs="*", metavar="name[=path|:=text]")
     digester = commands.add_parser("digest", help="write what each stage depends on of its notebook and the modules")
-    digester.add_argument("notebooks", type=Path)
+    digester.add_argument("notebooks", type=Path, nargs="?", help="default: those of the study's repository")
     digester.add_argument("--into", type=Path, required=True)
     commands.add_parser("check", help="check params.yaml")
-    commands.add_parser("plan", help="say what `dvc repro` is going to run, and count its stages")
     options = parser.parse_args(arguments)
     try:
         if options.command == "run":
             run(options.notebook, options.output, options.parameters)
         elif options.command == "digest":
-            load()
-            digests.write(options.notebooks, options.into)
-        elif options.command == "plan":
-            print(check())
-            print(progress.plan().summary())
+            study = load()
+            digests.write(options.notebooks or Path(study.root) / "notebooks", options.into)
         else:
             print(check())
     except (StudyError, StageError) as error:

@@ -104,7 +104,7 @@ def test_gains_of_constructed_rows():
     assert nothing["psnr_gain_db"]["value"] == pytest.approx(3)
     regret = summary["regret_to_oracle"]["4"]
     assert regret["psnr"]["value"] == pytest.approx(0.25, rel=1e-4)
-    assert regret["perceptual"]["value"] == pytest.approx(1 - 0.25 / 0.3, rel=1e-4)
+    assert regret["perceptual"]["value"] == pytest.approx(1 - 0.175 / 0.2, rel=1e-4)  # of the walks tuned for PSNR
     assert summary["methods"]["4"]["adaptive"]["psnr"]["psnr"]["value"] == pytest.approx(BASE.mean() + 2)
     assert summary["long"]["full_length"]["nfe"]["value"] == 1000 and summary["seeds"] == 1
 

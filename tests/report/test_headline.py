@@ -136,7 +136,8 @@ def test_claims_of_few_steps_are_those_of_the_rows(tmp_path):
             continue
         pair = ("oracle", "adaptive") if r["claim"] == "regret_to_oracle" else ("adaptive", "fixed")
         rows = pd.concat(few[:1] if r["claim"] == "regret_to_oracle" else few)  # the oracle is of one seed
-        rows = rows[(rows.budget == r["budget"]) & (rows.tuned_for == r["measure"])]
+        tuned_for = "psnr" if r["claim"] == "regret_to_oracle" else r["measure"]
+        rows = rows[(rows.budget == r["budget"]) & (rows.tuned_for == tuned_for)]
         better, worse = (rows[rows.method == method][r["measure"]].mean() for method in pair)
         expected = better - worse if r["measure"] == "psnr" else 1 - better / worse
         assert r["value"] == pytest.approx(expected, rel=1e-4) and r["low"] < expected < r["high"] and r["n"] == 10

@@ -19,7 +19,8 @@ from flashdiff.study import digests, stage
 from flashdiff.study.schema import StudyError, load
 from flashdiff.study.stage import StageError
 
-SMOKE = Path(__file__).parents[2] / "studies" / "smoke" / "params.yaml"
+ROOT = Path(__file__).parents[2]
+SMOKE = ROOT / "studies" / "smoke" / "params.yaml"
 ITEMS = ["seed", "severity", "rate=severity.learning_rate", "degradation_name:=gaussian_blur"]
 PARAMETERS = "seed = 1\nseverity = {}\nrate = 0.5\ndegradation_name = ''"
 WORK = """\
@@ -140,15 +141,15 @@ def test_a_missing_notebook_is_refused(study, monkeypatch):
     )
 
 
-def test_a_second_stage_of_the_same_study_is_refused(study, monkeypatch):
+def test_a_second_run_of_the_same_stage_is_refused(study, monkeypatch):
     notebook = write_notebook(study / "work.ipynb")
     Path(".build").mkdir()
-    with open(".build/lock", "w") as lock:
+    with open(".build/work.lock", "w") as lock:
         lock.write("4711")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
         message = refusal(monkeypatch, notebook, ITEMS)
-    assert message == "another stage of this study is still running (process 4711); wait for it or end it."
+    assert message == "work: this stage is still running (process 4711); wait for it or end it."
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ def test_two_equal_runs_write_equal_bytes(twice):
 
 def test_a_successful_run_leaves_nothing_half_done(twice):
     folder, _ = twice
-    assert sorted(path.name for path in (folder / ".build").iterdir()) == ["durations.json", "lock"]
+    assert sorted(path.name for path in (folder / ".build").iterdir()) == ["durations.json", "plan.lock", "work.lock"]
     assert (folder / "reports" / "figures" / "curve.txt").read_text() == "new"
 
 
@@ -206,9 +207,41 @@ def test_a_failing_cell_is_named_and_leaves_the_reports_as_they_were(study):
     assert second == "The cells up to there are in .build/work.failed.ipynb; the previous report is untouched."
     assert json.loads(Path("seen.json").read_text())["values"]["seed"] == 0, "the failing cell was the second one"
     assert content(Path("reports")) == before
-    assert sorted(path.name for path in Path(".build").iterdir()) == ["lock", "work.failed.ipynb"]
+    assert sorted(path.name for path in Path(".build").iterdir()) == ["work.failed.ipynb", "work.lock"]
     kept = nbformat.read(".build/work.failed.ipynb", as_version=4)
     assert any("a line" in out.get("text", "") for cell in kept.cells for out in cell.get("outputs", []))
+
+
+def test_a_failing_stage_gives_back_its_own_reports_and_leaves_those_of_its_neighbour(study):
+    """Which may have finished meanwhile."""
+    neighbour = (
+        "from pathlib import Path\nfor name in ('work', 'other'): Path('reports', name).write_text('new')\n1 / 0"
+    )
+    notebook = write_notebook(study / "work.ipynb", neighbour)
+    Path("reports").mkdir()
+    for name in ("work", "other"):
+        Path("reports", name).write_text("old")
+    outs = "outs: [data/x, reports/work, reports/notebooks/work.ipynb]"
+    Path("dvc.yaml").write_text(f"stages: {{first: {{outs: [reports/other]}}, work: {{{outs}}}}}")
+    with pytest.raises(StageError):
+        stage.run(notebook, Path("reports/notebooks/work.ipynb"), ITEMS)
+    assert Path("reports/work").read_text() == "old" and Path("reports/other").read_text() == "new"
+
+
+def test_what_every_stage_writes_below_reports_is_what_dvc_says(monkeypatch):
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(ROOT)
+    compared = 0
+    with Repo() as repo:
+        stages = [found for found in repo.index.stages if "reports/notebooks/" in (found.cmd or "")]
+        for found in [found for found in stages if Path(found.path).parent == ROOT]:
+            executed, *items = found.cmd.split(" run ")[1].split()[1:]
+            values = stage.parse_parameters(load(ROOT / "params.yaml"), items)
+            expected = {out.def_path for out in found.outs if out.def_path.startswith("reports")}
+            assert {str(path) for path in stage.outputs(Path(executed), values, load())} == expected, found.addressing
+            compared += 1
+    assert compared > 30
 
 
 def test_a_kernel_that_dies_is_a_sentence(study):
