@@ -97,3 +97,28 @@ def test_what_ships_was_trained_on_the_default_studys_training_images():
         other = read(ROOT / f"studies/{study}/params.yaml")["data"]
         assert {**own, "test": 0} == {**other, "test": 0}  # splits follow from these fields alone; test plays no part
     assert set(SPLITS) == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize("study", [".", "studies/fashion-mnist-pretraining", "studies/fashion-mnist-full"])
+def test_every_stage_that_ran_read_one_and_the_same_splits(study):
+    """So the count of the default study is that of all trainings and tunings: by DVC's hash of the files, in every lock."""
+    stages = YAML(typ="safe").load((ROOT / study / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    default = YAML(typ="safe").load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]["download"]["outs"]
+    (expected,) = [out["md5"] for out in default if out["path"] == "data/splits"]
+    read = {
+        name: {entry["md5"] for entry in (*stage.get("deps", []), *stage["outs"]) if entry["path"] == "data/splits"}
+        for name, stage in stages.items()
+    }
+    assert set.union(*read.values()) == {expected}
+    if study == ".":
+        training = {
+            "prior",
+            "train_severity",
+            "tune",
+            "tune_budgets",
+            "other_seeds",
+            "ablate",
+            "robustness",
+            "baseline",
+        }
+        assert training <= {name.partition("@")[0] for name, found in read.items() if found}

@@ -290,5 +290,5 @@ def test_run_compares_the_copy_with_what_was_committed(repository, capsys, monke
     before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
     monkeypatch.setattr(reproduce, "rerun", rerun)
     assert main(["run", str(repository)]) == 1
-    assert "psnr_gain_db/toy/blur/ldps/published, value  3.2   1.2        0.1" in capsys.readouterr().out
+    assert "psnr_gain_db/toy/blur/ldps/published, value  3.2   1.2        0.01" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
