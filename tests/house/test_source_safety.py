@@ -13,7 +13,7 @@ SOURCES = sorted(
 EXECUTES = {"eval", "exec", "compile", "__import__", "execfile"}
 UNPICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
 UNSAFE_CALLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pandas.read_pickle", "pd.read_pickle",
-                "torch.hub.load", "runpy.run_path", "importlib.import_module"}  # fmt: skip
+                "torch.hub.load", "runpy.run_path"}  # fmt: skip
 
 
 def source_of(path) -> str:
@@ -30,9 +30,14 @@ def name_of(node: ast.expr) -> str:
 
 def unguarded(source: str) -> list[str]:
     """Every call or import in Python source that could execute what a file or a parameter says, with its line."""
-    found = [f"line {n}: {line.strip()}" for n, line in enumerate(source.split("\n"), 1) if re.match(r"\s*[!%]", line)]
-    source = re.sub(r"^(\s*)[!%].*$", r"\1pass", source, flags=re.MULTILINE)
-    for node in ast.walk(ast.parse(source)):
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # of a notebook: a line for the shell or a magic is no Python
+        return [
+            f"line {n}: {line.strip()}" for n, line in enumerate(source.split("\n"), 1) if re.match(r"\s*[!%]", line)
+        ]
+    found = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             found += [f"line {node.lineno}: import {name}" for name in modules if name.partition(".")[0] in UNPICKLES]
@@ -44,7 +49,7 @@ def unguarded(source: str) -> list[str]:
 
 
 def _is(value: ast.expr | None, constant: object) -> bool:
-    return isinstance(value, ast.Constant) and value.value is constant
+    return isinstance(value, ast.Constant) and type(value.value) is type(constant) and value.value == constant
 
 
 def _unsafe(name: str, options: dict, arguments: list) -> bool:
