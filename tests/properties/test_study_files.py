@@ -193,7 +193,7 @@ def test_a_broken_study_is_refused_by_every_door(tree, door):
 
 
 @given(data=st.data(), door=st.sampled_from(list(DOORS)))
-@examples(500, 0.04)
+@examples(300, 0.05)
 def test_a_damaged_study_file_is_refused_by_every_door(data, door):
     text = data.draw(st.sampled_from(FILES)).read_bytes()
     Path("params.yaml").write_bytes(data.draw(mutated(text)))
@@ -208,7 +208,7 @@ LINES = ["  <<: *a", "x: &a [*a]", "seed: *none", "seed: &a 0", "study: !!python
 
 
 @given(data=st.data(), door=st.sampled_from(list(DOORS)))
-@examples(500, 0.04)
+@examples(300, 0.05)
 def test_lines_that_yaml_takes_for_more_than_a_value(data, door):
     lines = data.draw(st.sampled_from(FILES)).read_text(encoding="utf-8").split("\n")
     for _ in range(data.draw(st.integers(1, 3))):
