@@ -13,7 +13,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import make_prior
 
 from flashdiff import cli
 from flashdiff.measures.features import Features
@@ -25,6 +24,7 @@ from flashdiff.training.loop import Recipe, train
 from flashdiff.weights.compvis import load_compvis_prior
 from flashdiff.weights.published_prior import convert_compvis, take_prior
 from flashdiff.weights.published_severity import load_published
+from tests.conftest import make_prior
 
 SAVED = Path(__file__).parents[1] / "data/compvis-vq"
 NAME = "diffusion_pytorch_model"
