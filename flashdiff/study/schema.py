@@ -749,6 +749,11 @@ def _shown(value: Any, to_text: Callable[[Any], str] = repr) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+def escaped(text: str) -> str:
+    """Sentences, one per line, for a terminal: names in them may hold signs that would move its cursor or colour it."""
+    return "\n".join(map(_escaped, text.split("\n")))
+
+
 def _escaped(sentence: str) -> str:
     """With an escape in place of each sign that a terminal would not print, or would do something else with."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in sentence)
