@@ -11,6 +11,8 @@ from unittest.mock import patch
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
+from flashdiff.study.schema import escaped
+
 ORDINARY, WHOLE = "ordinary", "whole"
 """The profiles: a fixed few examples in every test run, and the whole run of `make properties`, new ones each time."""
 COUNTS: Counter[tuple[str, str]] = Counter()
@@ -50,7 +52,7 @@ def outcome(what: str, action: Callable, *raised: type[Exception]) -> object:
         except Exception as error:
             if not isinstance(error, raised or ValueError):
                 raise
-            check_sentence(str(error))
+            check_sentence(escaped(str(error)))  # as commands and stages print it
             count(what, REFUSED)
             return None
     count(what, GOOD)
