@@ -23,7 +23,7 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study compare reproduce test test-fast lab explore figures prior pretrain tune baseline seeds ablation robustness confidence bench readme lint study-exists
+.PHONY: help study compare reproduce test test-fast properties lab explore figures prior pretrain tune baseline seeds ablation robustness confidence bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
@@ -81,6 +81,9 @@ test: $(INSTALLED) ## run the tests
 
 test-fast: $(INSTALLED) ## run the tests that take moments
 	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile --no-loadscope-reorder -m 'not slow' $(OPTIONS)
+
+properties: $(INSTALLED) ## try more than 10 000 inputs that hypothesis makes up; prints the table of docs/trust.md
+	@'$(BIN)/python' -m pytest -q tests/properties --hypothesis-profile whole $(OPTIONS)
 
 bench: $(INSTALLED) ## measure the engine against a one-image-at-a-time loop (after `make study`; some minutes)
 	@'$(BIN)/python' -m benchmarks.engine $(OPTIONS)

@@ -233,7 +233,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = _sentence(error)
         if sentence is None:
             raise
-        print(sentence, file=sys.stderr)
+        from flashdiff.study.schema import escaped
+
+        print(escaped(sentence), file=sys.stderr)
         return 2
 
 

@@ -723,21 +723,23 @@ def load(path: str | Path = "params.yaml") -> Study:
         problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise StudyError(
-            f"{path}{where}: not readable as YAML ({problem or ' '.join(str(error).split())}); mend that line."
+            f"{path}{where}: not readable as YAML ({_escaped(problem or ' '.join(str(error).split()))}); mend that line."
         ) from None
     except (ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
         # !!int abc, a date that there is not, a number of thousands of digits, thousands of brackets
-        raise StudyError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend that value.") from None
+        raise StudyError(
+            f"{path}: not readable as YAML ({_escaped(' '.join(str(error).split()))[:200]}); mend that value."
+        ) from None
     if not isinstance(content, dict):
         found = "empty" if content is None else "not a mapping"
         raise StudyError(f"{path}: {found}; a study file is a mapping of sections, as the repository's params.yaml is.")
     if problem := _unusable(content):
-        raise StudyError(f"{path}: {problem}")
+        raise StudyError(f"{path}: {_escaped(problem)}")
     try:
         return Study.model_validate(content)
     except ValidationError as error:
         problems = [line for problem in error.errors() for line in _sentences(problem)]
-        raise StudyError("\n".join(f"{path}: {line}" for line in problems)) from None
+        raise StudyError("\n".join(f"{path}: {_escaped(line)}" for line in problems)) from None
 
 
 MOST_VALUES = 100_000
@@ -771,6 +773,16 @@ def _shown(value: Any, to_text: Callable[[Any], str] = repr) -> str:
     """A value in a sentence: on one line, and not longer than a reader wants."""
     text = shown(value) if isinstance(value, int) else printable(" ".join(to_text(value).split()))
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def escaped(text: str) -> str:
+    """Sentences, one per line, for a terminal: names in them may hold signs that would move its cursor or colour it."""
+    return "\n".join(map(_escaped, text.split("\n")))
+
+
+def _escaped(sentence: str) -> str:
+    """With an escape in place of each sign that a terminal would not print, or would do something else with."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in sentence)
 
 
 def _sentences(problem: dict[str, Any]) -> list[str]:

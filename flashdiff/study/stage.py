@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from flashdiff.diffusers_folder import is_checkpoint, looks_local
 from flashdiff.study import digests, progress
 from flashdiff.study.place import STAGE
-from flashdiff.study.schema import Study, StudyError, load, select
+from flashdiff.study.schema import Study, StudyError, escaped, load, select
 
 BUILD = Path(".build")
 INTERRUPTED = 130
@@ -299,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(check())
     except (StudyError, StageError) as error:
-        print(error, file=sys.stderr)
+        print(escaped(str(error)), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(
