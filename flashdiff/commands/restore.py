@@ -223,26 +223,22 @@ def _batch(flash, request: Request, part: Sequence[Picture], size: int, channels
     from flashdiff.commands import masks
     from flashdiff.datasets.splits import to_bytes, to_float
     from flashdiff.degradations import Measurement, build
-    from flashdiff.levels import estimate_level
+    from flashdiff.trust import blind
 
     y = to_float(pictures.read(part, size, channels))
     ids = np.array([picture.id for picture in part])
     degradation, _ = build(request.entry)
     if request.level_from == "mask":
-        keep = masks.read_off(y, request.noise_std)
+        keep = blind.read_off(y, request.noise_std)
         if request.masks is not None:
             keep = masks.read_files(part, request.masks, size)
-        if request.entry["kind"] == "box_inpainting":  # a square whose side grows with t
-            drop_max, exponent = degradation.side_max**2, 2.0
-        else:
-            drop_max, exponent = degradation.drop_max, degradation.exponent
-        t = masks.level_of(keep, drop_max, exponent)
-        y, degradation = y * keep, masks.KnownMasks(dict(zip(ids.tolist(), keep, strict=True)))
+        t = blind.level_of(keep, *blind.share_of(degradation))
+        y, degradation = y * keep, blind.KnownMasks(dict(zip(ids.tolist(), keep, strict=True)))
     severity = flash.encoder.infer(y, BATCH)
     if request.level_from == "given":
         t = torch.full((len(y),), request.level)
     elif request.level_from == "estimated":
-        t, _ = estimate_level(y, flash.prior.decode_in_slices(severity.z_hat, BATCH), degradation, ids)
+        t, _ = blind.estimate_level(y, flash.prior.decode_in_slices(severity.z_hat, BATCH), degradation, ids)
     result = flash(Measurement(y, degradation, t, request.noise_std, ids, tuple(y.shape[1:])), severity)
     residual = (y - degradation.A(result.images, t, ids)).square().flatten(1).mean(1).sqrt()
     columns = zip(part, t, severity.sigma_hat, result.start, result.nfe, residual, strict=True)

@@ -422,6 +422,19 @@ class Robustness(Section):
         return self
 
 
+class Blind(Section):
+    """Restoring without being told the level of the degradation, and telling its kind; no images: it is left out."""
+
+    n_images: int = Field(ge=0, description="test images")
+    evaluations: Annotated[float, Field(ge=2)] = Field(
+        description="mean evaluations of the walks: it and its half are budgets of budgets"
+    )
+    fixed_level: float = Field(ge=0, le=1, description="the level that is told of all images, where a wrong one is")
+    kinds: dict[Name, PlainEntry] = Field(
+        description="degradations that are told apart, as severity.init was trained on them; none: kinds are not asked"
+    )
+
+
 class Report(Section):
     """What only readers see: no stage that computes reads it."""
 
@@ -453,6 +466,7 @@ class Study(Section):
     )
     ablation: Ablation
     robustness: Robustness
+    blind: Blind
     report: Report
 
     def _fits_the_prior(self, prior: TrainPrior) -> None:
@@ -512,6 +526,7 @@ class Study(Section):
             ("ablation.n_images", self.ablation.n_images, "validation"),
             ("robustness.n_images", self.robustness.n_images, "test"),
             ("robustness.encoder_images", self.robustness.encoder_images, "test"),
+            ("blind.n_images", self.blind.n_images, "test"),
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
@@ -559,6 +574,12 @@ class Study(Section):
             yield (
                 f"robustness.evaluations: {self.robustness.evaluations:g} is not among budgets.evaluations "
                 f"({self.budgets.evaluations}); choose one of them"
+            )
+        halves = (self.blind.evaluations, self.blind.evaluations / 2) if self.blind.n_images else ()
+        if not {*halves} <= {*self.budgets.evaluations}:
+            yield (
+                f"blind.evaluations: {self.blind.evaluations:g} and its half, {self.blind.evaluations / 2:g}, are not both among "
+                f"budgets.evaluations ({self.budgets.evaluations}); choose another number, or no images (0)"
             )
         if self.seed in self.other_seeds or len(set(self.other_seeds)) < len(self.other_seeds):
             yield f"other_seeds: {self.other_seeds} must differ from one another and from seed ({self.seed})"

@@ -7,7 +7,7 @@ import pytest
 from repositories import ROOT
 
 PACKAGE = ROOT / "flashdiff"
-FLOORS = ("method", "measures", "training", "weights", "study", "report", "doors")
+FLOORS = ("method", "measures", "training", "weights", "trust", "study", "report", "doors")
 DOORS = ("pipeline", "deepinv_adapter", "cli", "commands", "explore", "figures")
 METHOD = ("degradations", "solvers", "datasets")
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
