@@ -422,6 +422,32 @@ class Robustness(Section):
         return self
 
 
+class Shift(Section):
+    """Measurements of another kind than the encoder knows, and what tells them apart; no images: it is left out."""
+
+    n_images: int = Field(ge=0, description="test images of every shift")
+    validation: Count = Field(description="validation images of the right kind, which p-values are held against")
+    walked: int = Field(ge=0, description="test images of every shift that walk")
+    evaluations: Annotated[float, Field(ge=1)] = Field(description="mean evaluations of the walks, a budget of budgets")
+    fallback_steps: Count = Field(description="of the walk that one would fall back to")
+    fallback_index: Annotated[int, Field(ge=0)] = Field(description="where it starts, with fresh noise")
+    bins: Count = Field(description="groups of validation images by predicted severity")
+    alarm: float = Field(gt=0, lt=1, description="share of images of the right kind that may be flagged")
+    noise: list[Positive] = Field(description="true noise over the noise_std that encoder and solver are told")
+    operators: dict[Name, dict[Name, PlainEntry]] = Field(
+        description="degradation -> shift -> what truly happens; of those that are not named: noise alone"
+    )
+    unseen: bool = Field(description="whether encoders are trained with and without the classes robustness.unseen, too")
+
+    @model_validator(mode="after")
+    def _fit(self):
+        if self.n_images and self.validation < self.bins:
+            raise ValueError(f"validation ({self.validation}) must be at least bins ({self.bins})")
+        if self.walked > self.n_images:
+            raise ValueError(f"walked ({self.walked}) must not be above n_images ({self.n_images})")
+        return self
+
+
 class Blind(Section):
     """Restoring without being told the level of the degradation, and telling its kind; no images: it is left out."""
 
@@ -466,6 +492,7 @@ class Study(Section):
     )
     ablation: Ablation
     robustness: Robustness
+    shift: Shift
     blind: Blind
     report: Report
 
@@ -526,6 +553,8 @@ class Study(Section):
             ("ablation.n_images", self.ablation.n_images, "validation"),
             ("robustness.n_images", self.robustness.n_images, "test"),
             ("robustness.encoder_images", self.robustness.encoder_images, "test"),
+            ("shift.n_images", self.shift.n_images, "test"),
+            ("shift.validation", self.shift.validation if self.shift.n_images else 0, "validation"),
             ("blind.n_images", self.blind.n_images, "test"),
         ):
             if wanted > available[split]:
@@ -574,6 +603,11 @@ class Study(Section):
             yield (
                 f"robustness.evaluations: {self.robustness.evaluations:g} is not among budgets.evaluations "
                 f"({self.budgets.evaluations}); choose one of them"
+            )
+        if self.shift.n_images and self.shift.evaluations not in self.budgets.evaluations:
+            yield (
+                f"shift.evaluations: {self.shift.evaluations:g} is not among budgets.evaluations "
+                f"({self.budgets.evaluations}); choose one of them, or no images (0)"
             )
         halves = (self.blind.evaluations, self.blind.evaluations / 2) if self.blind.n_images else ()
         if not {*halves} <= {*self.budgets.evaluations}:
