@@ -171,6 +171,12 @@ def choices(
         *((f"robustness.{name}", [], "") for name in ("noise", "unseen", "lambda_sigma", "corrections")),
         ("robustness.starts", {}, ""),
         ("robustness.one_for_all", False, "the default study's experiments on robustness are not repeated"),
+        ("shift.n_images", 0, "shifts are not measured"),
+        ("shift.walked", 0, ""),
+        ("shift.operators", {}, ""),
+        ("shift.unseen", False, ""),
+        ("blind.n_images", 0, "restoring without the level is not measured"),
+        ("blind.kinds", {}, ""),
     ]
     return [Choice(*value) for value in values]
 

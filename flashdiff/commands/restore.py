@@ -11,6 +11,7 @@ from typing import Any
 
 from flashdiff.commands import pictures
 from flashdiff.commands.pictures import Picture
+from flashdiff.commands.strange import Watch
 from flashdiff.commands.studies import NO_PICTURES_OWN, Place, choose
 from flashdiff.messages import say
 from flashdiff.study.schema import StudyError
@@ -18,10 +19,11 @@ from flashdiff.study.schema import StudyError
 BATCH = 32
 """Images side by side; so many are lost at most by Ctrl-C."""
 COLUMNS = (
-    "file", "result", "level", "level_from", "sigma_hat", "start", "evaluations", "residual", "seconds", "settings",
+    "file", "result", "level", "level_from", "sigma_hat", "start", "evaluations", "residual", "seconds", "settings", "flagged",
 )  # fmt: skip
 """Of report.csv. level_from: given, estimated or mask; residual: root mean square of y - A(x; t), in [-1, 1] units, about
-the noise's standard deviation where the image explains its measurement; settings: a digest of all that the result rests on."""
+the noise's standard deviation where the image explains its measurement; settings: a digest of all that the result rests on; flagged: yes or no,
+whether the measurement fits worse than nearly all that have this degradation, empty where no thresholds were calibrated."""
 INPAINTING = ("random_inpainting", "box_inpainting")
 
 
@@ -193,11 +195,31 @@ def _run(
         say(f"Stopped; {len(rows)} of {len(found)} images are finished and kept in {out}; the same command continues.")
         raise
     bar.close()
+    _warn(request, [rows[picture.name] for picture in found])
     if request.level_from != "given":
         word = "estimated" if request.level_from == "estimated" else "read off the masks"
         middle = sorted(levels)[len(levels) // 2]
         say(f"Level {word}: {min(levels):.2f} to {max(levels):.2f}, {middle:.2f} in the middle.")
     return f"{len(found)} images in {out}; see {out / 'report.csv'}."
+
+
+def _watch(request: Request) -> Watch | None:
+    return Watch.of(request.place, request.degradation, request.encoder, request.noise_std)
+
+
+def _warn(request: Request, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say how many images are flagged, where any are."""
+    watch = _watch(request)
+    if watch is not None and (warning := watch.warning([row.get("flagged") == "yes" for row in rows])):
+        say(warning)
+
+
+def _flagged(flash, request: Request, y, severity, ids) -> list[str]:
+    """The column flagged of some measurements."""
+    watch = _watch(request)
+    if watch is None:
+        return [""] * len(y)
+    return ["yes" if flag else "no" for flag in watch.flags(y, severity, flash.prior, ids)]
 
 
 def _load(request: Request):
@@ -256,4 +278,6 @@ def _batch(flash, request: Request, part: Sequence[Picture], size: int, channels
         }
         for picture, level, sigma, start, evaluations, left in columns
     ]
+    for row, flag in zip(rows, _flagged(flash, request, y, severity, ids), strict=True):
+        row["flagged"] = flag
     return to_bytes(result.images), rows

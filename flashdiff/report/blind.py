@@ -10,7 +10,7 @@ from flashdiff.measures import MEASURES
 from flashdiff.report.intervals import bootstrap, by_method
 from flashdiff.report.names import DISTANCES
 from flashdiff.report.panels import gain_in_words
-from flashdiff.report.style import PAGE, PALETTE, SERIES, canvas, need, styled
+from flashdiff.report.style import PAGE, PALETTE, SERIES, SMALL, canvas, need, styled
 from flashdiff.report.tables import spread
 
 KNOWN = "known"
@@ -23,6 +23,12 @@ VARIANTS = {
     "fixed": "one level for all",
 }
 """What a walk is told, in the order of the table."""
+SCALES = {
+    "level_error": (0.01, (0, 0.01, 0.1, 1)),
+    "psnr": (0.1, (-10, -1, -0.1, 0, 0.1, 1)),
+    "perceptual": (1, (-1000, -100, -10, -1, 0, 1, 10, 100)),
+}
+"""Panel -> up to where its axis is linear, and its ticks: a wrong level costs a hundred times what an estimated one does."""
 GAINS = ("psnr", "perceptual")
 """The measures that are compared."""
 
@@ -101,7 +107,7 @@ def sentences(levels: pd.DataFrame, kinds: pd.DataFrame) -> str:
 @styled
 def blind_levels(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
     """What walks reach by what they are told of the level, a line per variant and a mark per degradation: the error of the level,
-    and PSNR and perceptual distance against knowing it, with 95% intervals. PSNR is logarithmic beyond 0.1 dB.
+    and PSNR and perceptual distance against knowing it, with 95% intervals. Axes are logarithmic away from 0.
 
     table: of :func:`level_table`; distances: what readers call the study's (:func:`flashdiff.report.names.distance_names`).
 
@@ -128,13 +134,15 @@ def blind_levels(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["
             )  # fmt: skip
         axis.axvline(0, color="0.5", ls="--", lw=0.8)
         axis.set(yticks=range(len(told)), yticklabels=[], ylim=(len(told) - 0.5, -0.5))
-        axis.set_xlabel(text)
+        axis.set_xlabel(text, fontsize=SMALL)
     axes[0, 0].set_yticklabels(told)
-    axes[0, 0].set_xscale("symlog", linthresh=0.01, linscale=0.7)
-    axes[0, 0].set_xticks([0, 0.01, 0.1], ["0", "0.01", "0.1"])
-    axes[0, 1].set_xscale("symlog", linthresh=0.1, linscale=0.7)
-    axes[0, 1].set_xticks([-10, -1, -0.1, 0, 0.1], ["-10", "-1", "-0.1", "0", "0.1"])
-    for axis in axes[0, :2]:
+    for axis, (smallest, ticks) in zip(axes[0], SCALES.values(), strict=True):
+        axis.set_xscale("symlog", linthresh=smallest, linscale=0.7)
+        axis.margins(x=0.1)
+        low, high = axis.get_xlim()
+        shown = [tick for tick in ticks if low <= tick <= high]
+        axis.set_xticks(shown, [f"{tick:g}" for tick in shown])
         axis.minorticks_off()
+        axis.set_xlim(low, high)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(degradations))
     return figure

@@ -135,7 +135,8 @@ def cases(
     """The unshifted images of the bench, and every shift of noise and operator on the same images.
 
     noise: true noise over the assumed one, of which the encoder knows every strength and the solver is told; operators: shift ->
-    study entry; ``knows``: an encoder that was trained on these.
+    study entry; ``knows``: an encoder that was trained
+    on these; a degradation of the own kind is known to the own encoder better.
     """
     assumed = bench.measurement
     shared = bench.truth, assumed.ids
@@ -145,7 +146,8 @@ def cases(
         yield Case(f"noise x {ratio:g}", *shared, assumed.degradation, ratio * assumed.noise_std, own, own)
     for shift, entry in operators.items():
         operator, noise_std = build(entry)
-        yield Case(shift, *shared, operator, noise_std, own, knows)
+        told = own if type(operator) is type(assumed.degradation) else knows
+        yield Case(shift, *shared, operator, noise_std, own, told)
 
 
 def shift_rows(
