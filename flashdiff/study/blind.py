@@ -70,11 +70,11 @@ def level_rows(bench: Bench, chosen: Mapping, evaluations: float, fixed_level: f
             t=own.t,
         )
         found["mask"] = own.t, walk("blind mask", whole, masked), 0
-    head = {"experiment": "level", "found": "", "image": np.arange(len(bench.truth)), "t": measurement.t}
+    head = {"experiment": "level", "found": "", "image": np.arange(len(bench.truth)), "t": np.asarray(measurement.t)}
     return record(
-        pd.DataFrame(head | {"variant": variant, "told": told, "nfe": result.nfe + before}).assign(
-            after=_level(measurement, result.images), **_quality(bench, result.images)
-        )
+        pd.DataFrame(
+            head | {"variant": variant, "told": np.asarray(told), "nfe": np.asarray(result.nfe + before)}
+        ).assign(after=np.asarray(_level(measurement, result.images)), **_quality(bench, result.images))
         for variant, (told, result, before) in found.items()
     )
 
@@ -106,8 +106,17 @@ def kind_rows(bench: Bench, encoder: SeverityEncoder, kinds: Mapping[str, Mappin
         y = measure(x, operator, t, noise_std, seed=bench.seed, ids=ids).y
         decoded = _decoded(bench.prior, encoder, y)
         found, told, _ = closest_kind(y, decoded, {other: made for other, (made, _) in operators.items()}, ids)
-        head = {"experiment": "kind", "variant": name, "found": found, "image": np.arange(len(x)), "t": t, "nfe": 0}
-        parts.append(pd.DataFrame(head | {"told": told, "after": told} | _quality(bench, decoded)))
+        head = {
+            "experiment": "kind",
+            "variant": name,
+            "found": found,
+            "image": np.arange(len(x)),
+            "t": np.asarray(t),
+            "nfe": 0,
+        }
+        parts.append(
+            pd.DataFrame(head | {"told": np.asarray(told), "after": np.asarray(told)} | _quality(bench, decoded))
+        )
     return record(parts)
 
 

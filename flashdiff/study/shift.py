@@ -85,7 +85,14 @@ def reference_rows(
     t = uniform_levels(ids, bench.seed, x)
     measurement = measure(x, assumed, t, noise_std, seed=bench.seed, ids=ids)
     _, _, columns = signals(prior, encoder, measurement, x, assumed)
-    head = {"encoder": name, "shift": NONE, "split": "validation", "method": NONE, "image": np.arange(len(x)), "t": t}
+    head = {
+        "encoder": name,
+        "shift": NONE,
+        "split": "validation",
+        "method": NONE,
+        "image": np.arange(len(x)),
+        "t": np.asarray(t),
+    }
     return record([pd.DataFrame(head | columns | {"nfe": 0})])
 
 
