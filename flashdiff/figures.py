@@ -15,6 +15,7 @@ import importlib
 
 _HOME = {
     "ablation": "ablation",
+    "blind_levels": "blind",
     "calibration": "encoder_figures",
     "confidence": "confidence",
     "degradation_levels": "image_figures",
@@ -39,6 +40,7 @@ _HOME = {
     "severity_against_level": "encoder_figures",
     "severity_against_level_per_image": "encoder_figures",
     "severity_shares": "encoder_figures",
+    "shift_roc": "shift",
     "start_distribution": "comparison_figures",
     "start_choices": "robustness",
     "starts_by_severity": "comparison_figures",

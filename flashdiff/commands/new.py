@@ -174,6 +174,12 @@ def choices(
         ("confidence.walked", 0, "of them, by few steps, as in 400"),
         ("confidence.restored", 0, "of them, as `flashdiff restore` does, as in 200"),
         ("robustness.one_for_all", False, "the default study's experiments on robustness are not repeated"),
+        ("shift.n_images", 0, "shifts are not measured"),
+        ("shift.walked", 0, ""),
+        ("shift.operators", {}, ""),
+        ("shift.unseen", False, ""),
+        ("blind.n_images", 0, "restoring without the level is not measured"),
+        ("blind.kinds", {}, ""),
     ]
     return [Choice(*value) for value in values]
 

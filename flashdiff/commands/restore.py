@@ -11,6 +11,7 @@ from typing import Any
 
 from flashdiff.commands import pictures
 from flashdiff.commands.pictures import Picture
+from flashdiff.commands.strange import Watch
 from flashdiff.commands.studies import NO_PICTURES_OWN, Place, choose
 from flashdiff.messages import say
 from flashdiff.study.schema import StudyError
@@ -20,11 +21,12 @@ BATCH = 32
 """Images side by side; so many are lost at most by Ctrl-C."""
 COLUMNS = (
     "file", "result", "level", "level_from", "sigma_hat", "start", "evaluations", "residual", "psnr_low", "psnr_high", "seconds",
-    "settings",
+    "settings", "flagged",
 )  # fmt: skip
 """Of report.csv. level_from: given, estimated or mask; residual: root mean square of y - A(x; t), in [-1, 1] units, about
 the noise's standard deviation where the image explains its measurement; psnr_low, psnr_high: what severity promised of the
-result's PSNR in dB, empty where nobody calibrated this walk on this degradation and noise; settings: a digest of all that the result rests on."""
+result's PSNR in dB, empty where nobody calibrated this walk on this degradation and noise; settings: a digest of all that the result rests on;
+flagged: yes or no, whether the measurement fits worse than nearly all that have this degradation, empty where no thresholds were calibrated."""
 INPAINTING = ("random_inpainting", "box_inpainting")
 
 
@@ -209,11 +211,31 @@ def _run(
         say(f"Stopped; {len(rows)} of {len(found)} images are finished and kept in {out}; the same command continues.")
         raise
     bar.close()
+    _warn(request, [rows[picture.name] for picture in found])
     if request.level_from != "given":
         word = "estimated" if request.level_from == "estimated" else "read off the masks"
         middle = sorted(levels)[len(levels) // 2]
         say(f"Level {word}: {min(levels):.2f} to {max(levels):.2f}, {middle:.2f} in the middle.")
     return f"{len(found)} images in {out}; see {out / 'report.csv'}."
+
+
+def _watch(request: Request) -> Watch | None:
+    return Watch.of(request.place, request.degradation, request.encoder, request.noise_std)
+
+
+def _warn(request: Request, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say how many images are flagged, where any are."""
+    watch = _watch(request)
+    if watch is not None and (warning := watch.warning([row.get("flagged") == "yes" for row in rows])):
+        say(warning)
+
+
+def _flagged(flash, request: Request, y, severity, ids) -> list[str]:
+    """The column flagged of some measurements."""
+    watch = _watch(request)
+    if watch is None:
+        return [""] * len(y)
+    return ["yes" if flag else "no" for flag in watch.flags(y, severity, flash.prior, ids)]
 
 
 def _load(request: Request):
@@ -239,26 +261,22 @@ def _batch(flash, request: Request, part: Sequence[Picture], size: int, channels
     from flashdiff.commands import masks
     from flashdiff.datasets.splits import to_bytes, to_float
     from flashdiff.degradations import Measurement, build
-    from flashdiff.levels import estimate_level
+    from flashdiff.trust import blind
 
     y = to_float(pictures.read(part, size, channels))
     ids = np.array([picture.id for picture in part])
     degradation, _ = build(request.entry)
     if request.level_from == "mask":
-        keep = masks.read_off(y, request.noise_std)
+        keep = blind.read_off(y, request.noise_std)
         if request.masks is not None:
             keep = masks.read_files(part, request.masks, size)
-        if request.entry["kind"] == "box_inpainting":  # a square whose side grows with t
-            drop_max, exponent = degradation.side_max**2, 2.0
-        else:
-            drop_max, exponent = degradation.drop_max, degradation.exponent
-        t = masks.level_of(keep, drop_max, exponent)
-        y, degradation = y * keep, masks.KnownMasks(dict(zip(ids.tolist(), keep, strict=True)))
+        t = blind.level_of(keep, *blind.share_of(degradation))
+        y, degradation = y * keep, blind.KnownMasks(dict(zip(ids.tolist(), keep, strict=True)))
     severity = flash.encoder.infer(y, BATCH)
     if request.level_from == "given":
         t = torch.full((len(y),), request.level)
     elif request.level_from == "estimated":
-        t, _ = estimate_level(y, flash.prior.decode_in_slices(severity.z_hat, BATCH), degradation, ids)
+        t, _ = blind.estimate_level(y, flash.prior.decode_in_slices(severity.z_hat, BATCH), degradation, ids)
     result = flash(Measurement(y, degradation, t, request.noise_std, ids, tuple(y.shape[1:])), severity)
     residual = (y - degradation.A(result.images, t, ids)).square().flatten(1).mean(1).sqrt()
     ends = [
@@ -282,4 +300,6 @@ def _batch(flash, request: Request, part: Sequence[Picture], size: int, channels
         }
         for picture, level, sigma, start, evaluations, left, (low, high) in columns
     ]
+    for row, flag in zip(rows, _flagged(flash, request, y, severity, ids), strict=True):
+        row["flagged"] = flag
     return to_bytes(result.images), rows

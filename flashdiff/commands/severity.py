@@ -11,16 +11,18 @@ from typing import Any
 from flashdiff.commands import pictures
 from flashdiff.commands.expected_psnr import TABLE, ExpectedPSNR
 from flashdiff.commands.pictures import Picture
+from flashdiff.commands.strange import Watch
 from flashdiff.commands.studies import Place
 from flashdiff.messages import say
 from flashdiff.trust import promises
 
 COLUMNS = (
-    "file", "sigma_hat", "start", "expected_psnr", "expected_psnr_low", "expected_psnr_high", "psnr_low", "psnr_high",
+    "file", "sigma_hat", "start", "expected_psnr", "expected_psnr_low", "expected_psnr_high", "flagged", "psnr_low", "psnr_high",
     "restored_psnr_low", "restored_psnr_high",
 )  # fmt: skip
-"""psnr_low and psnr_high: the promised interval of the PSNR of D(z_hat); restored_...: of what `flashdiff restore` makes of it by
-itself. Both None where the study has calibrated none for the degradation."""
+"""flagged: whether the measurement fits worse than nearly all that have this degradation; None where no thresholds were
+calibrated. psnr_low and psnr_high: the promised interval of the PSNR of D(z_hat); restored_...: of what `flashdiff restore`
+makes of it by itself. Both None where the study has calibrated none for the degradation."""
 
 
 def severity(paths: Sequence[Path], degradation: str | None, study: str | None, style: str) -> None:
@@ -39,7 +41,10 @@ def severity(paths: Sequence[Path], degradation: str | None, study: str | None, 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
     expected = ExpectedPSNR.of(place.folder / TABLE)
-    rows = _measure(found, folder, prior, data.image_size, data.channels, expected)
+    watch = Watch.of(place, degradation, folder)
+    rows = _measure(found, folder, prior, data.image_size, data.channels, expected, watch)
+    if watch is not None and (warning := watch.warning([row["flagged"] for row in rows])):
+        say(warning)
     walk = place.walks(degradation)[1].get(f"{promised['evaluations']:g}") if promised else None
     for row in rows:
         of_walk = promises.of_walk(promised, walk)
@@ -50,8 +55,16 @@ def severity(paths: Sequence[Path], degradation: str | None, study: str | None, 
 
 
 def _measure(
-    found: Sequence[Picture], encoder: Path, prior: Path, size: int, channels: int, expected: ExpectedPSNR | None
+    found: Sequence[Picture],
+    encoder: Path,
+    prior: Path,
+    size: int,
+    channels: int,
+    expected: ExpectedPSNR | None,
+    watch: Watch | None,
 ) -> list[dict[str, Any]]:
+    import numpy as np
+
     from flashdiff.datasets.splits import to_float
     from flashdiff.prior import Prior
     from flashdiff.severity import SeverityEncoder
@@ -60,12 +73,15 @@ def _measure(
     models, rows = (Prior.from_pretrained(prior), SeverityEncoder.from_pretrained(encoder)), []
     for at in range(0, len(found), 256):
         part = found[at : at + 256]
-        said = models[1].infer(to_float(pictures.read(part, size, channels)))
-        for picture, sigma, start in zip(
-            part, said.sigma_hat.tolist(), match_snr(models[0], said.variance), strict=True
+        y = to_float(pictures.read(part, size, channels))
+        said = models[1].infer(y)
+        ids = np.array([picture.id for picture in part])
+        flags = [None] * len(part) if watch is None else watch.flags(y, said, models[0], ids)
+        for picture, sigma, start, flag in zip(
+            part, said.sigma_hat.tolist(), match_snr(models[0], said.variance), flags, strict=True
         ):
             psnr = (None, None, None) if expected is None else expected(sigma)
-            rows.append(dict(zip(COLUMNS[:6], (picture.name, sigma, int(start), *psnr), strict=True)))
+            rows.append(dict(zip(COLUMNS[:7], (picture.name, sigma, int(start), *psnr, flag), strict=True)))
     return rows
 
 
@@ -81,7 +97,8 @@ def _table(rows: list[dict], promised: Mapping[str, Any] | None) -> None:
             f"{words}, dB ({promised['coverage']:.0%} of images)"
             for words in ("PSNR of D(z_hat)", f"restored in {promised['evaluations']:g}")
         ]
-    table = Table(*heads, box=None)
+    watched = any(row["flagged"] is not None for row in rows)
+    table = Table(*heads, *(["flagged"] if watched else []), box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
@@ -92,7 +109,7 @@ def _table(rows: list[dict], promised: Mapping[str, Any] | None) -> None:
         else:
             ends = [(row[f"{name}psnr_low"], row[f"{name}psnr_high"]) for name in ("", "restored_")]
             cells += ["not measured" if low is None else f"{low:.1f} to {high:.1f}" for low, high in ends]
-        table.add_row(*cells)
+        table.add_row(*cells, *(["yes" if row["flagged"] else ""] if watched else []))
     console = Console()
     # a pipe or a narrow terminal gets whole lines, not cut ones
     console.print(table, width=max(console.width, console.measure(table).maximum), crop=False, soft_wrap=False)

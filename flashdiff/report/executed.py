@@ -10,7 +10,15 @@ from pathlib import Path
 from flashdiff.report.template import render, source
 
 NOTEBOOKS = (
-    ("01_download", "02_train_prior", "02_use_prior", "03_look_at_prior", "25_show_confidence"),
+    (
+        "01_download",
+        "02_train_prior",
+        "02_use_prior",
+        "03_look_at_prior",
+        "25_show_confidence",
+        "33_show_shift",
+        "35_show_blind",
+    ),
     (
         "04_train_severity",
         "05_measure_severity",
@@ -31,6 +39,8 @@ NOTEBOOKS = (
         "19_robustness",
         "20_show_robustness",
         "24_confidence",
+        "32_shift",
+        "34_blind",
     ),
 )
 """The executed notebooks that the page links: of the study, of each degradation, of each pair; the report's own is written

@@ -467,6 +467,45 @@ class Confidence(Section):
         return self
 
 
+class Shift(Section):
+    """Measurements of another kind than the encoder knows, and what tells them apart; no images: it is left out."""
+
+    n_images: int = Field(ge=0, description="test images of every shift")
+    validation: Count = Field(description="validation images of the right kind, which p-values are held against")
+    walked: int = Field(ge=0, description="test images of every shift that walk")
+    evaluations: Annotated[float, Field(ge=1)] = Field(description="mean evaluations of the walks, a budget of budgets")
+    fallback_steps: Count = Field(description="of the walk that one would fall back to")
+    fallback_index: Annotated[int, Field(ge=0)] = Field(description="where it starts, with fresh noise")
+    bins: Count = Field(description="groups of validation images by predicted severity")
+    alarm: float = Field(gt=0, lt=1, description="share of images of the right kind that may be flagged")
+    noise: list[Positive] = Field(description="true noise over the noise_std that encoder and solver are told")
+    operators: dict[Name, dict[Name, PlainEntry]] = Field(
+        description="degradation -> shift -> what truly happens; of those that are not named: noise alone"
+    )
+    unseen: bool = Field(description="whether encoders are trained with and without the classes robustness.unseen, too")
+
+    @model_validator(mode="after")
+    def _fit(self):
+        if self.n_images and self.validation < self.bins:
+            raise ValueError(f"validation ({self.validation}) must be at least bins ({self.bins})")
+        if self.walked > self.n_images:
+            raise ValueError(f"walked ({self.walked}) must not be above n_images ({self.n_images})")
+        return self
+
+
+class Blind(Section):
+    """Restoring without being told the level of the degradation, and telling its kind; no images: it is left out."""
+
+    n_images: int = Field(ge=0, description="test images")
+    evaluations: Annotated[float, Field(ge=2)] = Field(
+        description="mean evaluations of the walks: it and its half are budgets of budgets"
+    )
+    fixed_level: float = Field(ge=0, le=1, description="the level that is told of all images, where a wrong one is")
+    kinds: dict[Name, PlainEntry] = Field(
+        description="degradations that are told apart, as severity.init was trained on them; none: kinds are not asked"
+    )
+
+
 class Report(Section):
     """What only readers see: no stage that computes reads it."""
 
@@ -502,6 +541,8 @@ class Study(Section):
     ablation: Ablation
     robustness: Robustness
     confidence: Confidence
+    shift: Shift
+    blind: Blind
     report: Report
 
     @field_validator("root")
@@ -569,6 +610,9 @@ class Study(Section):
             ("robustness.n_images", self.robustness.n_images, "test"),
             ("robustness.encoder_images", self.robustness.encoder_images, "test"),
             ("confidence.n_images", self.confidence.n_images, "validation"),
+            ("shift.n_images", self.shift.n_images, "test"),
+            ("shift.validation", self.shift.validation if self.shift.n_images else 0, "validation"),
+            ("blind.n_images", self.blind.n_images, "test"),
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
@@ -614,12 +658,19 @@ class Study(Section):
         for name, section, walks in (
             ("robustness", self.robustness, self.robustness.noise or self.robustness.starts),
             ("confidence", self.confidence, self.confidence.n_images),
+            ("shift", self.shift, self.shift.n_images),
         ):
             if walks and section.evaluations not in self.budgets.evaluations:
                 yield (
                     f"{name}.evaluations: {section.evaluations:g} is not among budgets.evaluations "
                     f"({self.budgets.evaluations}); choose one of them"
                 )
+        halves = (self.blind.evaluations, self.blind.evaluations / 2) if self.blind.n_images else ()
+        if not {*halves} <= {*self.budgets.evaluations}:
+            yield (
+                f"blind.evaluations: {self.blind.evaluations:g} and its half, {self.blind.evaluations / 2:g}, are not both among "
+                f"budgets.evaluations ({self.budgets.evaluations}); choose another number, or no images (0)"
+            )
         if self.seed in self.other_seeds or len(set(self.other_seeds)) < len(self.other_seeds):
             yield f"other_seeds: {self.other_seeds} must differ from one another and from seed ({self.seed})"
 

@@ -18,7 +18,6 @@ import flashdiff
 from flashdiff import cli
 from flashdiff.commands import new, pictures, restore
 from flashdiff.commands.expected_psnr import TABLE, ExpectedPSNR, table_of
-from flashdiff.commands.masks import KnownMasks, level_of, read_off
 from flashdiff.commands.studies import Place
 from flashdiff.degradations import RandomInpainting, measure
 from flashdiff.flash import Flash
@@ -28,6 +27,7 @@ from flashdiff.severity import SeverityEncoder
 from flashdiff.solvers import LDPS
 from flashdiff.starts import PublishedStart, match_snr
 from flashdiff.study.schema import StudyError, load
+from flashdiff.trust.blind import KnownMasks, level_of, read_off
 
 ROOT = Path(__file__).parents[2]
 

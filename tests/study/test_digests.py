@@ -16,9 +16,10 @@ NOTEBOOKS = sorted((PACKAGE.parent / "notebooks").glob("*.ipynb"))
 NUMBERED = [path for path in NOTEBOOKS if path.name[0].isdigit()]
 COMPUTING = ("01_download", "02_train_prior", "02_use_prior", "04_train_severity", "05_measure_severity",
              "08_tune_step_size", "09_reconstruct", "12_tune_budgets", "13_walk_budgets", "14_other_seeds",
-             "17_ablation", "19_robustness", "21_baseline", "22_examples", "24_confidence")  # fmt: skip
+             "17_ablation", "19_robustness", "21_baseline", "22_examples", "24_confidence", "32_shift", "34_blind")  # fmt: skip
 DRAWING = ("03_look_at_prior", "06_ordering_accuracy", "07_severity_correlation", "10_reconstruction", "11_speed_up",
-           "15_frontier", "16_report", "18_show_ablation", "20_show_robustness", "23_show_examples", "25_show_confidence")  # fmt: skip
+           "15_frontier", "16_report", "18_show_ablation", "20_show_robustness", "23_show_examples", "25_show_confidence",
+           "33_show_shift", "35_show_blind")  # fmt: skip
 MODULES = {
     "__init__": '"""Package."""\n',
     "direct": "from pkg import second\n\n\ndef work():\n    return second.VALUE\n",

@@ -29,6 +29,8 @@ SHIPPED = {
     "ablate",
     "robustness",
     "confidence",
+    "shift",
+    "blind",
 }  # their results are in git and do not depend on code (docs/decisions.md)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

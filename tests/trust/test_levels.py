@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flashdiff.degradations import BoxInpainting, GaussianBlur, RandomInpainting, SuperResolution, measure
-from flashdiff.levels import estimate_level
+from flashdiff.trust.blind import estimate_level
 
 DEGRADATIONS = [GaussianBlur(0.3, 3.0, 8), SuperResolution(4.0), BoxInpainting(0.75)]
 LEVELS = torch.linspace(0.061, 0.937, 7, dtype=torch.float64)  # none of the levels of the first grid
