@@ -5,6 +5,7 @@ heavy is loaded (those modules load torch when they compute): a wrong parameter 
 """
 
 import difflib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import reduce
@@ -422,6 +423,36 @@ class Robustness(Section):
         return self
 
 
+class Calibrated(Section):
+    """A start and number of steps that are fitted by predicted severity; no evaluations: the experiment is left out."""
+
+    n_images: int = Field(ge=4, description="test images that walk")
+    validation: int = Field(ge=4, description="validation images that starts and steps are fitted on")
+    evaluations: list[Annotated[float, Field(ge=1)]] = Field(description="mean evaluations, each a budget of budgets")
+    starts: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)] = Field(
+        description="start indices that are tried on every validation image, rising"
+    )
+    shares: Annotated[list[Positive], Field(min_length=2)] = Field(
+        description="numbers of steps that are tried, over the evaluations; rising, from 1 or below to 1 or above"
+    )
+    bins: Count = Field(description="groups of validation images by predicted severity")
+    folds: int = Field(ge=2, description="parts of the validation images, each left out once to weigh the fit")
+
+    @model_validator(mode="after")
+    def _fit(self):
+        for field in ("starts", "shares"):
+            values = getattr(self, field)
+            if any(b <= a for a, b in itertools.pairwise(values)):
+                raise ValueError(f"{field} ({values}) must rise")
+        if not self.shares[0] <= 1 <= self.shares[-1]:
+            raise ValueError(f"shares ({self.shares}) must enclose 1")
+        if len(set(self.evaluations)) < len(self.evaluations):
+            raise ValueError(f"evaluations ({self.evaluations}) must differ from one another")
+        if self.validation < 2 * self.bins * self.folds / (self.folds - 1):
+            raise ValueError(f"validation ({self.validation}) is too few images for {self.bins} bins; lower bins")
+        return self
+
+
 class Report(Section):
     """What only readers see: no stage that computes reads it."""
 
@@ -453,6 +484,7 @@ class Study(Section):
     )
     ablation: Ablation
     robustness: Robustness
+    calibrated: Calibrated
     report: Report
 
     def _fits_the_prior(self, prior: TrainPrior) -> None:
@@ -512,6 +544,8 @@ class Study(Section):
             ("ablation.n_images", self.ablation.n_images, "validation"),
             ("robustness.n_images", self.robustness.n_images, "test"),
             ("robustness.encoder_images", self.robustness.encoder_images, "test"),
+            ("calibrated.n_images", self.calibrated.n_images, "test"),
+            ("calibrated.validation", self.calibrated.validation, "validation"),
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
@@ -560,6 +594,12 @@ class Study(Section):
                 f"robustness.evaluations: {self.robustness.evaluations:g} is not among budgets.evaluations "
                 f"({self.budgets.evaluations}); choose one of them"
             )
+        for evaluations in self.calibrated.evaluations:
+            if evaluations not in self.budgets.evaluations:
+                yield (
+                    f"calibrated.evaluations: {evaluations:g} is not among budgets.evaluations "
+                    f"({self.budgets.evaluations}); choose of them"
+                )
         if self.seed in self.other_seeds or len(set(self.other_seeds)) < len(self.other_seeds):
             yield f"other_seeds: {self.other_seeds} must differ from one another and from seed ({self.seed})"
 

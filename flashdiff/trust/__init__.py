@@ -1,0 +1,1 @@
+"""How far to trust a restoration: intervals, spread, shift, and what follows from them."""
