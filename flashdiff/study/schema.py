@@ -453,6 +453,24 @@ class Calibrated(Section):
         return self
 
 
+class Spread(Section):
+    """Several samples of every image's posterior and their spread; no images: the experiment is left out."""
+
+    n_images: int = Field(ge=0, description="test images that few-step walks sample")
+    validation: int = Field(ge=1, description="validation images that the spread's one factor is fitted on")
+    samples: int = Field(ge=2, description="samples of every image")
+    evaluations: Annotated[float, Field(ge=1)] = Field(description="of one few-step sample, a budget of budgets")
+    full_images: int = Field(ge=0, description="test images that the published walk samples; 0: it is left out")
+    full_validation: int = Field(ge=1, description="validation images of the published walk")
+
+    @model_validator(mode="after")
+    def _fit(self):
+        for more, less in (("n_images", "full_images"), ("validation", "full_validation")):
+            if self.n_images and getattr(self, less) > getattr(self, more):
+                raise ValueError(f"{less} ({getattr(self, less)}) are some of {more} ({getattr(self, more)}); lower it")
+        return self
+
+
 class Report(Section):
     """What only readers see: no stage that computes reads it."""
 
@@ -484,6 +502,7 @@ class Study(Section):
     )
     ablation: Ablation
     robustness: Robustness
+    spread: Spread
     calibrated: Calibrated
     report: Report
 
@@ -544,6 +563,8 @@ class Study(Section):
             ("ablation.n_images", self.ablation.n_images, "validation"),
             ("robustness.n_images", self.robustness.n_images, "test"),
             ("robustness.encoder_images", self.robustness.encoder_images, "test"),
+            ("spread.n_images", self.spread.n_images, "test"),
+            ("spread.validation", self.spread.validation, "validation"),
             ("calibrated.n_images", self.calibrated.n_images, "test"),
             ("calibrated.validation", self.calibrated.validation, "validation"),
         ):
@@ -592,6 +613,11 @@ class Study(Section):
         if walks and self.robustness.evaluations not in self.budgets.evaluations:
             yield (
                 f"robustness.evaluations: {self.robustness.evaluations:g} is not among budgets.evaluations "
+                f"({self.budgets.evaluations}); choose one of them"
+            )
+        if self.spread.n_images and self.spread.evaluations not in self.budgets.evaluations:
+            yield (
+                f"spread.evaluations: {self.spread.evaluations:g} is not among budgets.evaluations "
                 f"({self.budgets.evaluations}); choose one of them"
             )
         for evaluations in self.calibrated.evaluations:
