@@ -23,7 +23,7 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study compare test test-fast lab explore figures prior pretrain tune baseline seeds ablation robustness bench readme lint study-exists
+.PHONY: help study compare test test-fast lab explore figures prior pretrain tune baseline seeds ablation robustness spread calibrated bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
@@ -34,7 +34,7 @@ study: $(INSTALLED) study-exists ## run the study: every stage whose inputs chan
 	@$(report)
 
 figures: $(INSTALLED) study-exists ## draw all figures and tables and write the report again from the results at hand
-	@$(dvc) --force --single-item show_prior order correlate compare speedup frontier show_examples show_ablation show_robustness report
+	@$(dvc) --force --single-item show_prior order correlate compare speedup frontier show_examples show_ablation show_robustness show_spread show_calibrated report
 	@$(report)
 
 compare: $(INSTALLED) study-exists ## what differs between the experiments of `dvc exp run`, in a table that fits the terminal
@@ -68,6 +68,14 @@ ablation: $(INSTALLED) study-exists ## train the severity encoders of the ablati
 robustness: $(INSTALLED) study-exists ## measure robustness and single choices anew (a quarter of an hour on two cores); `make study` then follows
 	@$(dvc) train_severity tune_budgets
 	@$(dvc) --force --single-item robustness
+
+spread: $(INSTALLED) study-exists ## sample every image several times anew (five minutes on one core); `make study` then follows
+	@$(dvc) train_severity tune tune_budgets
+	@$(dvc) --force --single-item spread
+
+calibrated: $(INSTALLED) study-exists ## fit starts by predicted severity anew (six minutes on one core); `make study` then follows
+	@$(dvc) train_severity tune_budgets
+	@$(dvc) --force --single-item calibrated
 
 test: $(INSTALLED) ## run the tests
 	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile --no-loadscope-reorder $(OPTIONS)

@@ -15,6 +15,7 @@ import importlib
 
 _HOME = {
     "ablation": "ablation",
+    "calibrated_start": "calibrated",
     "calibration": "encoder_figures",
     "degradation_levels": "image_figures",
     "error_statistics": "encoder_figures",
@@ -30,6 +31,7 @@ _HOME = {
     "noise_robustness": "robustness",
     "outliers": "image_figures",
     "overview": "example_figures",
+    "posterior_spread": "spread",
     "quality_against_steps": "comparison_figures",
     "quality_of_methods": "comparison_figures",
     "reconstructions": "image_figures",

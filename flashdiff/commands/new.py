@@ -171,6 +171,12 @@ def choices(
         *((f"robustness.{name}", [], "") for name in ("noise", "unseen", "lambda_sigma", "corrections")),
         ("robustness.starts", {}, ""),
         ("robustness.one_for_all", False, "the default study's experiments on robustness are not repeated"),
+        ("spread.n_images", 0, "no image is sampled several times"),
+        ("spread.validation", min(16, validation), ""),
+        ("calibrated.evaluations", [], "no start is calibrated"),
+        ("calibrated.n_images", min(96, test), ""),
+        ("calibrated.validation", min(64, validation), ""),
+        ("calibrated.bins", 3 if validation >= 12 else 1, ""),
     ]
     return [Choice(*value) for value in values]
 

@@ -144,6 +144,8 @@ def sentence(table: pd.DataFrame) -> str:
     The goal counts as met where the whole interval of the share lies at or above a half, as missed where it lies below.
     """
     told = []
+    if table.empty:
+        return ""
     for (degradation, solver, budget), part in table.groupby(["degradation", "solver", "budget"], sort=False):
         of = part.set_index("method")
         own, best = of.loc[METHODS["calibrated"]], of.loc[METHODS["hindsight"]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from flashdiff.report.template import render, source
 
 NOTEBOOKS = (
-    ("01_download", "02_train_prior", "02_use_prior", "03_look_at_prior"),
+    ("01_download", "02_train_prior", "02_use_prior", "03_look_at_prior", "29_show_spread", "31_show_calibrated_start"),
     (
         "04_train_severity",
         "05_measure_severity",
@@ -30,6 +30,8 @@ NOTEBOOKS = (
         "15_frontier",
         "19_robustness",
         "20_show_robustness",
+        "28_spread",
+        "30_calibrated_start",
     ),
 )
 """The executed notebooks that the page links: of the study, of each degradation, of each pair; the report's own is written

@@ -6,6 +6,7 @@ are made monotone in the severity, drawn towards a rule that is set by hand as f
 interpolated between the bins.
 """
 
+import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -235,9 +236,9 @@ def at_budget(
     def walk(factor: float) -> CalibratedWalk:
         return CalibratedWalk(start.starts, tuple(np.maximum(1, factor * steps).tolist()))
 
-    factors = 1.005 ** np.arange(-700, 700)
-    means = [walk(factor).steps(index).mean() for factor in factors]
-    return start, walk(factors[max(0, np.searchsorted(means, budget, side="right") - 1)])
+    # the mean rises with the factor: the last that meets the budget stands before where more would be inserted
+    above = bisect.bisect_right(range(-700, 700), budget, key=lambda power: walk(1.005**power).steps(index).mean())
+    return start, walk(1.005 ** (range(-700, 700)[max(0, above - 1)]))
 
 
 def neighbour_correlation(error: Tensor) -> Tensor:
