@@ -16,6 +16,7 @@ import importlib
 _HOME = {
     "ablation": "ablation",
     "blind_levels": "blind",
+    "calibrated_start": "calibrated",
     "calibration": "encoder_figures",
     "confidence": "confidence",
     "degradation_levels": "image_figures",
@@ -33,6 +34,7 @@ _HOME = {
     "noise_robustness": "robustness",
     "outliers": "image_figures",
     "overview": "example_figures",
+    "posterior_spread": "spread",
     "quality_against_steps": "comparison_figures",
     "quality_of_methods": "comparison_figures",
     "reconstructions": "image_figures",

@@ -246,6 +246,54 @@ def promised_points(n=40):
     return pd.concat(parts, ignore_index=True)
 
 
+def calibrated_rows(n=12, seed=5):
+    """The record of the calibrated start: every method on n images, at two budgets."""
+    rng, image, parts = np.random.default_rng(seed), np.arange(n), []
+    sigma = np.sort(rng.uniform(0.1, 0.9, n))
+    shared = {"image": image, "t": sigma, "sigma_hat": sigma, "sbar": sigma * 1.1, "correlation": 0.5}
+    gains = {"adaptive": 0.0, "fixed": -0.02, "published": -0.4, "consistent": -0.1, "correlation": -0.05, "calibrated": 0.06,
+             "told_truth": 0.07, "hindsight": 0.1}  # fmt: skip
+    for budget in (3.0, 6.0):
+        base = 28 - 6 * sigma + rng.normal(0, 0.1, n)
+        for method, gain in gains.items():
+            own = {
+                "start": (5 + 40 * sigma).astype(int),
+                "nfe": int(budget),
+                "perceptual": 0.1 - gain / 100 + 0.01 * sigma,
+            }
+            own |= {"psnr": base + gain * (1 + rng.normal(0, 0.1, n)), "budget": budget, "method": method}
+            parts.append(pd.DataFrame(shared | own))
+    return pd.concat(parts, ignore_index=True)
+
+
+def spread_rows(n=10, seed=6):
+    """The record of the spread: three samplers and one walk on n images, the published walk on half of them."""
+    from flashdiff.study.spread import FRACTIONS, LEVELS, record
+
+    rng, parts = np.random.default_rng(seed), []
+    sigma, fractions = rng.uniform(0.1, 0.9, n), np.array(FRACTIONS)
+    for number, (sampler, count) in enumerate(
+        (("few_start", n), ("few_fresh", n), ("full", n // 2), ("single_walk", n))
+    ):
+        rows = pd.DataFrame({"image": np.arange(count), "t": sigma[:count], "sigma_hat": sigma[:count]})
+        rows = rows.assign(
+            sampler=sampler, samples=1 if sampler == "single_walk" else 8, nfe=6.0 if number < 2 else 48.0
+        )
+        rows["psnr_one"] = 28 - 5 * rows.sigma_hat + rng.normal(0, 0.1, count)
+        if sampler != "single_walk":
+            rows = rows.assign(psnr_mean=rows.psnr_one + 0.3, rmse=0.2 * rows.sigma_hat, scale=1.5)
+            rows["spread"] = rows.rmse / (1 + 0.1 * rng.uniform(size=count))
+            rows["ause"], rows["ause_random"] = rng.uniform(0.1, 0.2, count), rng.uniform(0.5, 0.6, count)
+            for level in LEVELS:
+                for kind, factor in (("object", 0.6 + 0.1 * number), ("scaled", 0.95), ("all", 0.9)):
+                    rows[f"{kind}_{100 * level:g}"] = factor * level + 0.01 * rng.uniform(size=count)
+            for fraction in fractions:
+                rows[f"left_{100 * fraction:g}"] = 1 - 0.6 * fraction + 0.01 * rng.uniform(size=count)
+                rows[f"oracle_{100 * fraction:g}"] = 1 - 0.9 * fraction
+        parts.append(rows)
+    return record(parts)
+
+
 def seed_rows(seeds=(1, 2)):
     """Rows of other training seeds of the encoder: what the study keeps of its few-step walks and of the long ones."""
     few, long = few_step_rows(), reconstruction_rows()

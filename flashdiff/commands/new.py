@@ -180,6 +180,12 @@ def choices(
         ("shift.unseen", False, ""),
         ("blind.n_images", 0, "restoring without the level is not measured"),
         ("blind.kinds", {}, ""),
+        ("spread.n_images", 0, "no image is sampled several times"),
+        ("spread.validation", min(16, validation), ""),
+        ("calibrated.evaluations", [], "no start is calibrated"),
+        ("calibrated.n_images", min(96, test), ""),
+        ("calibrated.validation", min(64, validation), ""),
+        ("calibrated.bins", 3 if validation >= 12 else 1, ""),
     ]
     return [Choice(*value) for value in values]
 

@@ -19,6 +19,17 @@ COLUMNS = {
     "error ratio": "s̄ / s̄ of all classes",
     "psnr of z hat": "PSNR of D(ẑ) (dB)",
     "psnr few steps": "PSNR, few steps (dB)",
+    "mean start": "mean start index",
+    "regret closed": "share of the regret closed",
+    "psnr of one": "PSNR of one sample (dB)",
+    "psnr of mean": "PSNR of the mean (dB)",
+    "mean over one walk": "mean over one walk of equal cost (dB)",
+    "relative ause": "AUSE / AUSE of chance",
+    "coverage": "coverage of 90% intervals",
+    "factor": "fitted factor",
+    "coverage scaled": "coverage with the factor",
+    "spearman of spread": "Spearman, spread and error",
+    "spearman of sigma": "Spearman, σ̂ and error",
 }
 """What heads a table's columns, in words, besides the measures and the gains in them."""
 

@@ -5,6 +5,7 @@ heavy is loaded (those modules load torch when they compute): a wrong parameter 
 """
 
 import difflib
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -506,6 +507,54 @@ class Blind(Section):
     )
 
 
+class Calibrated(Section):
+    """A start and number of steps that are fitted by predicted severity; no evaluations: the experiment is left out."""
+
+    n_images: int = Field(ge=4, description="test images that walk")
+    validation: int = Field(ge=4, description="validation images that starts and steps are fitted on")
+    evaluations: list[Annotated[float, Field(ge=1)]] = Field(description="mean evaluations, each a budget of budgets")
+    starts: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)] = Field(
+        description="start indices that are tried on every validation image, rising"
+    )
+    shares: Annotated[list[Positive], Field(min_length=2)] = Field(
+        description="numbers of steps that are tried, over the evaluations; rising, from 1 or below to 1 or above"
+    )
+    bins: Count = Field(description="groups of validation images by predicted severity")
+    folds: int = Field(ge=2, description="parts of the validation images, each left out once to weigh the fit")
+
+    @model_validator(mode="after")
+    def _fit(self):
+        for field in ("starts", "shares"):
+            values = getattr(self, field)
+            if any(b <= a for a, b in itertools.pairwise(values)):
+                raise ValueError(f"{field} ({values}) must rise")
+        if not self.shares[0] <= 1 <= self.shares[-1]:
+            raise ValueError(f"shares ({self.shares}) must enclose 1")
+        if len(set(self.evaluations)) < len(self.evaluations):
+            raise ValueError(f"evaluations ({self.evaluations}) must differ from one another")
+        if self.validation < 2 * self.bins * self.folds / (self.folds - 1):
+            raise ValueError(f"validation ({self.validation}) is too few images for {self.bins} bins; lower bins")
+        return self
+
+
+class Spread(Section):
+    """Several samples of every image's posterior and their spread; no images: the experiment is left out."""
+
+    n_images: int = Field(ge=0, description="test images that few-step walks sample")
+    validation: int = Field(ge=1, description="validation images that the spread's one factor is fitted on")
+    samples: int = Field(ge=2, description="samples of every image")
+    evaluations: Annotated[float, Field(ge=1)] = Field(description="of one few-step sample, a budget of budgets")
+    full_images: int = Field(ge=0, description="test images that the published walk samples; 0: it is left out")
+    full_validation: int = Field(ge=1, description="validation images of the published walk")
+
+    @model_validator(mode="after")
+    def _fit(self):
+        for more, less in (("n_images", "full_images"), ("validation", "full_validation")):
+            if self.n_images and getattr(self, less) > getattr(self, more):
+                raise ValueError(f"{less} ({getattr(self, less)}) are some of {more} ({getattr(self, more)}); lower it")
+        return self
+
+
 class Report(Section):
     """What only readers see: no stage that computes reads it."""
 
@@ -543,6 +592,8 @@ class Study(Section):
     confidence: Confidence
     shift: Shift
     blind: Blind
+    spread: Spread
+    calibrated: Calibrated
     report: Report
 
     @field_validator("root")
@@ -613,6 +664,10 @@ class Study(Section):
             ("shift.n_images", self.shift.n_images, "test"),
             ("shift.validation", self.shift.validation if self.shift.n_images else 0, "validation"),
             ("blind.n_images", self.blind.n_images, "test"),
+            ("spread.n_images", self.spread.n_images, "test"),
+            ("spread.validation", self.spread.validation, "validation"),
+            ("calibrated.n_images", self.calibrated.n_images, "test"),
+            ("calibrated.validation", self.calibrated.validation, "validation"),
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
@@ -671,6 +726,17 @@ class Study(Section):
                 f"blind.evaluations: {self.blind.evaluations:g} and its half, {self.blind.evaluations / 2:g}, are not both among "
                 f"budgets.evaluations ({self.budgets.evaluations}); choose another number, or no images (0)"
             )
+        if self.spread.n_images and self.spread.evaluations not in self.budgets.evaluations:
+            yield (
+                f"spread.evaluations: {self.spread.evaluations:g} is not among budgets.evaluations "
+                f"({self.budgets.evaluations}); choose one of them"
+            )
+        for evaluations in self.calibrated.evaluations:
+            if evaluations not in self.budgets.evaluations:
+                yield (
+                    f"calibrated.evaluations: {evaluations:g} is not among budgets.evaluations "
+                    f"({self.budgets.evaluations}); choose of them"
+                )
         if self.seed in self.other_seeds or len(set(self.other_seeds)) < len(self.other_seeds):
             yield f"other_seeds: {self.other_seeds} must differ from one another and from seed ({self.seed})"
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from synthetic import (
     ablation_rows,
+    calibrated_rows,
     example_arrays,
     example_rows,
     few_step_rows,
@@ -13,11 +14,12 @@ from synthetic import (
     robustness_rows,
     seed_rows,
     severity_rows,
+    spread_rows,
     timings,
 )
 
 from flashdiff import figures
-from flashdiff.report import confidence, frontier, robustness, tables
+from flashdiff.report import calibrated, confidence, frontier, robustness, spread, tables
 
 
 def curve():
@@ -103,6 +105,12 @@ def held():
     return confidence.by_thirds(pd.concat([confidence.coverage_table(part, widths, 0.9) for part in parts]))
 
 
+def calibrated_curves():
+    """What the figure of the calibrated start needs, of two pairs."""
+    rows = {f"{name}-ldps": calibrated_rows(seed=n) for n, name in enumerate(("gaussian_blur", "random_inpainting"))}
+    return calibrated.curves(rows, calibrated.table(rows, 100))
+
+
 # figure: (its data frame, how it is drawn from one, the columns it needs)
 FROM_ROWS = {
     "learning_curve": (curve, lambda rows: figures.learning_curve(rows, "gaussian_blur"), ["step"]),
@@ -171,6 +179,19 @@ FROM_ROWS = {
         lambda: robustness.start_table(robustness_rows(), 100),
         figures.start_choices,
         ["choice", "mean_start", *with_bounds("psnr", "psnr_gain_db")],
+    ),
+    "calibrated_start": (
+        calibrated_curves,
+        figures.calibrated_start,
+        [
+            *("degradation", "solver", "budget", "method", "sigma_hat", "start", "nfe"),
+            *with_bounds("psnr_gain_db"),
+        ],
+    ),
+    "posterior_spread": (
+        lambda: spread.curves({"gaussian_blur-ldps": spread_rows(), "random_inpainting-ldps": spread_rows(seed=7)}),
+        figures.posterior_spread,
+        ["degradation", "solver", "sampler", "kind", "x", "y"],
     ),
     "frontier": (
         lambda: frontier.frontier_table(few_step_runs(), n_resamples=100),

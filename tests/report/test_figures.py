@@ -75,6 +75,19 @@ AXES = {
         ("ordering accuracy", ""),
     ],
     "start_choices": [("mean start index", ""), ("PSNR (dB)", ""), ("PSNR, paired gain (dB)", "")],
+    "calibrated_start": [
+        ("", "gaussian blur\nstart index + 1"),
+        ("", "steps"),
+        ("", ""),
+        ("predicted severity σ̂", "random inpainting\nstart index + 1"),
+        ("predicted severity σ̂", "steps"),
+        ("PSNR over the tuned rule (dB)", ""),
+    ],
+    "posterior_spread": [
+        *(("", "error left / all"), ("", "coverage")),
+        ("least sure pixels taken away", "error left / all"),
+        ("nominal level", "coverage"),
+    ],
     "frontier": [(NFE, label.replace(", ", ",\n")) for label in QUALITY],
     "gain_over_fixed": [
         ("mean evaluations asked (budget)", "PSNR,\ngain (dB)"),
@@ -129,6 +142,13 @@ LEGENDS = {
             *("on other classes, trained on all classes", "on other classes, trained without the unseen"),
         ]
     ],
+    "calibrated_start": [
+        [
+            *("calibrated start", "tuned rule, set by hand", "consistent start", "white part of the error"),
+            *("3 evaluations", "6 evaluations"),
+        ]
+    ],
+    "posterior_spread": [["few steps, noise in the start alone", "few steps, fresh noise", "published walk"]],
     "frontier": [
         [
             *("Flash, few steps", "best fixed start and steps", "forward diffusion to one index"),

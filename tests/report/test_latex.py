@@ -6,9 +6,18 @@ import subprocess
 
 import pandas as pd
 import pytest
-from synthetic import ablation_rows, few_step_rows, reconstruction_rows, robustness_rows, seed_rows, severity_rows
+from synthetic import (
+    ablation_rows,
+    calibrated_rows,
+    few_step_rows,
+    reconstruction_rows,
+    robustness_rows,
+    seed_rows,
+    severity_rows,
+    spread_rows,
+)
 
-from flashdiff.report import ablation, frontier, latex, robustness, tables
+from flashdiff.report import ablation, calibrated, frontier, latex, robustness, spread, tables
 from flashdiff.report.names import DISTANCES
 
 NAMES = DISTANCES["features"]
@@ -29,6 +38,8 @@ def saved():
         "robustness_classes": robustness.class_table(robustness_rows(), 100),
         "robustness_encoders": robustness.encoder_table(robustness_rows(), 100),
         "robustness_starts": robustness.start_table(robustness_rows(), 100),
+        "calibrated_start": calibrated.table({"gaussian_blur-ldps": calibrated_rows()}, 100),
+        "spread": spread.table({"gaussian_blur-ldps": spread_rows()}, 100),
         "budgets": frontier.budget_table(summary),
         "budget_gains": frontier.gain_table(summary),
     }

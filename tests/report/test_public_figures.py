@@ -56,6 +56,9 @@ def study(tmp_path_factory):
     beside.mkdir(parents=True)
     for name in ("confidence", "intervals_held"):
         FROM_ROWS[name][0]().to_csv(beside / f"{name}.csv", index=False)
+    for stage, name in (("calibrated_start", "calibrated_start"), ("spread", "posterior_spread")):
+        (folder / "reports/figures_pdf" / stage).mkdir(parents=True)
+        FROM_ROWS[name][0]().to_csv(folder / f"reports/figures_pdf/{stage}/{name}.csv", index=False)
     write_metrics(folder)
     return folder
 

@@ -31,6 +31,8 @@ SHIPPED = {
     "confidence",
     "shift",
     "blind",
+    "spread",
+    "calibrated",
 }  # their results are in git and do not depend on code (docs/decisions.md)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -188,7 +188,21 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
 @pytest.mark.parametrize(
     ("section", "field", "value", "stages"),
     [
-        ("report", "bootstrap", 150, {"correlate", "compare", "speedup", "frontier", "show_robustness", "report"}),
+        (
+            "report",
+            "bootstrap",
+            150,
+            {
+                "correlate",
+                "compare",
+                "speedup",
+                "frontier",
+                "show_robustness",
+                "show_spread",
+                "show_calibrated",
+                "report",
+            },
+        ),
         ("correlation", "n_images", 15, {"measure_severity", "correlate", "reconstruct"}),
         ("severity", "lambda_sigma", 2.0, {"train_severity", "other_seeds", "ablate", "robustness"}),
         ("severity", "steps", 21, {"train_severity", "other_seeds", "robustness"}),
@@ -198,12 +212,14 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
         ("ablation", "n_images", 6, {"ablate", "show_ablation"}),
         ("robustness", "noise", [1.0, 3.0], {"robustness"}),
         ("confidence", "coverage", 0.7, {"confidence"}),
+        ("spread", "samples", 3, {"spread"}),
+        ("calibrated", "starts", [5, 10], {"calibrated"}),
         ("budgets", "n_images", 5, {"walk_budgets", "other_seeds"}),
         (
             "solvers",
             "ldps",
             {"kind": "ldps", "stochasticity": 0.5},
-            {"tune", "baseline", "reconstruct", "walk_budgets", "examples", "other_seeds"},
+            {"tune", "baseline", "reconstruct", "walk_budgets", "examples", "other_seeds", "spread"},
         ),
     ],
 )
