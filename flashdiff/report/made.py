@@ -63,10 +63,12 @@ def inputs(folder: Path) -> list[dict[str, Any]]:
 
     Images, splits, models and the records that ship; a folder's md5 is that of the list of its files with theirs, by DVC.
     """
-    present = {name.partition("@")[0] for name in _yaml(folder / "dvc.yaml").get("stages") or {}}
+    present, parameters = set(_yaml(folder / "dvc.yaml").get("stages") or {}), _yaml(folder / "params.yaml")
+    items = {"", *(parameters.get("degradations") or {}), *(parameters.get("pairs") or {})}
     found: dict[str, dict[str, Any]] = {}
     for name, stage in (_yaml(folder / "dvc.lock").get("stages") or {}).items():
-        if name.partition("@")[0] in present:  # DVC keeps what it knew of stages that were renamed
+        of, _, item = name.partition("@")
+        if of in present and item in items:  # DVC keeps what it knew of stages that are no more
             for entry in (*stage.get("deps", []), *stage.get("outs", [])):
                 path, of_stage = entry["path"], "data/results"
                 if "data/" in path and not path.startswith(of_stage) and not path.endswith(".recipe.json"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from flashdiff.measures import MEASURES, in_figures
-from flashdiff.report import confidence
+from flashdiff.report import blind, calibrated, confidence, shift, spread
 from flashdiff.report.claims import listed
 from flashdiff.report.display import html, readable
 from flashdiff.report.names import solver_label
@@ -24,11 +24,23 @@ OF_PAIR = (
     ("speedup", ("headroom",)),
     ("robustness", ("robustness_noise", "robustness_classes", "robustness_encoders", "robustness_starts")),
 )
-OF_STUDY = (("confidence", ("confidence",)),)
+OF_STUDY = (
+    ("confidence", ("confidence",)),
+    ("spread", ("spread",)),
+    ("calibrated_start", ("calibrated_start",)),
+    ("shift", ("shift", "shift_lost")),
+    ("blind", ("blind", "blind_kinds")),
+)
 """Stages in reading order, each with its tables: of a degradation's encoder, of a pair, and of all pairs together. Their titles are
 in captions.j2."""
-SENTENCES = {"confidence": confidence.sentence}
-"""Table of a stage of all pairs -> what it means, as a sentence computed from it."""
+SENTENCES = {
+    "confidence": confidence.sentence,
+    "spread": spread.sentence,
+    "calibrated_start": calibrated.sentence,
+    "shift": shift.sentences,
+    "blind": blind.sentences,
+}
+"""Stage of all pairs -> what its tables mean, in sentences computed from them."""
 BRIEF = ("budgets", "budget_gains", "paired")
 """Tables with a line per walk or per comparison, of which the page shows the measures that are drawn; their CSV has all."""
 ON_SCREEN = ("budget_gains",)
@@ -92,10 +104,10 @@ def of_all_pairs(reports: Path, distances: Mapping[str, str]) -> list[dict]:
     for stage, names in OF_STUDY:
         images = sorted((reports / "figures" / stage).glob("*.png"))
         made = [table for name in names if (table := _table(reports, name, None, distances))]
-        said = [SENTENCES[t["name"]](pd.read_csv(reports / t["csv"])) for t in made if t["name"] in SENTENCES]
+        said = SENTENCES[stage](*(pd.read_csv(reports / t["csv"]) for t in made)) if len(made) == len(names) else ""
         if images or made:
             drawn = [figure(reports, image) for image in images]
-            found.append({"stage": stage, "tables": made, "figures": drawn, "sentences": said})
+            found.append({"stage": stage, "tables": made, "figures": drawn, "sentences": [said] if said else []})
     return found
 
 

@@ -48,8 +48,8 @@ def _against(found: pd.DataFrame) -> list[tuple[str, pd.DataFrame, pd.DataFrame]
 def detector_table(
     rows: Mapping[str, pd.DataFrame], bins: int, alarm: float, n_resamples: int, seed: int = 0
 ) -> pd.DataFrame:
-    """One row per degradation and shift: images, mean sigma_hat and misfit, the AUC of every signal against unshifted test images,
-    and flagged, the share whose misfit has p <= ``alarm`` (of unshifted ones: false alarms), and flagged_both, by the two together.
+    """One row per degradation and shift: images, promised (the share of false alarms that is asked for, ``alarm``), mean sigma_hat and
+    misfit, the AUC of every signal against unshifted test images, and flagged, the share whose misfit has p <= ``alarm`` (of unshifted ones: false alarms), and flagged_both, by the two together.
 
     rows: {pair: record}. 95% intervals over images, of shares exact ones (Clopper and Pearson 1934). No record has rows: no rows.
     """
@@ -57,7 +57,7 @@ def detector_table(
     for item, record in rows.items():
         for shift, part, own in _against(judged(record, bins)):
             row: dict = {"degradation": item.partition("-")[0], "shift": shift.replace("_", " "), "images": len(part)}
-            row |= {"sigma_hat": float(part.sigma_hat.mean()), "misfit": float(part.misfit.mean())}
+            row |= {"promised": alarm, "sigma_hat": float(part.sigma_hat.mean()), "misfit": float(part.misfit.mean())}
             for signal in SIGNALS:
                 scores = [-frame[f"p_{signal}"].to_numpy(float) for frame in (part, own)]
                 row |= spread(f"auc_{signal}", _auc(*scores, n_resamples, seed) if part is not own else {})
@@ -130,13 +130,14 @@ def roc_table(rows: Mapping[str, pd.DataFrame], bins: int) -> pd.DataFrame:
     return pd.concat(table, ignore_index=True) if table else pd.DataFrame()
 
 
-def sentences(detectors: pd.DataFrame, lost: pd.DataFrame, alarm: float) -> str:
+def sentences(detectors: pd.DataFrame, lost: pd.DataFrame) -> str:
     """What the tables mean, in plain words; of no rows, that nothing was measured."""
     if detectors.empty:
         return "Shifts were not measured."
     said = []
     for degradation, part in detectors.groupby("degradation", sort=False):
         own = part[part["shift"] == NONE].iloc[0]
+        alarm = own.promised
         kept = "as promised" if own.flagged_low <= alarm <= own.flagged_high else "not as promised"
         said.append(
             f"{degradation.replace('_', ' ').capitalize()}: {own.flagged:.1%} false alarms [{own.flagged_low:.1%}, "

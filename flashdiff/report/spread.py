@@ -156,7 +156,7 @@ def sentence(table: pd.DataFrame) -> str:
     if table.empty:
         return ""
     for (degradation, _), part in table.groupby(["degradation", "solver"], sort=False):
-        of = {sampler: row for sampler, row in part.set_index("sampler").iterrows()}
+        of = dict(part.set_index("sampler").iterrows())
         sampled = {name: row for name, row in of.items() if name != SAMPLERS["single_walk"]}
         texts = [
             f"{name}: coverage {row.coverage:.0%} [{row.coverage_low:.0%}, {row.coverage_high:.0%}] of nominal {NOMINAL}%, "

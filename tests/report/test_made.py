@@ -16,6 +16,7 @@ PARAMETERS = """study: toy
 seed: 3
 other_seeds: [11, 12]
 severity: {init: data/first}
+pairs: {a: {}}
 """
 PRIOR_CARD = """# Prior
 - autoencoder: channels [8, 16], learning_rate 0.002, seed 4
@@ -43,6 +44,7 @@ LOCK = {
     "stages": {
         "an_older_name": {"deps": [locked("data/forgotten", "f" * 32)], "outs": [locked("data/prior", "0" * 32)]},
         "download": {"outs": [locked("data/splits", f"{MD5}.dir", size=5000, nfiles=7), locked("reports/metrics/data.json")]},
+        "reconstruct@removed": {"deps": [locked("data/tuned/removed.json", "d" * 32)]},
         "reconstruct@a": {
             "deps": [locked("data/tuned/a.json", "e" * 32, size=10), locked("data/prior", size=1), locked("data/severity/a.recipe.json")],
             "outs": [locked("data/results/rows.parquet")],
@@ -69,7 +71,7 @@ def test_seeds_are_those_of_the_study_and_of_the_cards(folder):
 
 
 def test_inputs_are_those_of_the_stages_that_the_study_has(folder):
-    """No results, no reports, no recipes; nothing of a stage that was renamed."""
+    """No results, no reports, no recipes; nothing of a stage that was renamed, or of a pair that was removed."""
     found = [(entry["path"], entry["md5"], entry["size"], entry["files"]) for entry in inputs(folder)]
     assert found == [
         ("data/splits", MD5, 5000, 7),
