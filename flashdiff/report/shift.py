@@ -48,8 +48,9 @@ def _against(found: pd.DataFrame) -> list[tuple[str, pd.DataFrame, pd.DataFrame]
 def detector_table(
     rows: Mapping[str, pd.DataFrame], bins: int, alarm: float, n_resamples: int, seed: int = 0
 ) -> pd.DataFrame:
-    """One row per degradation and shift: images, promised (the share of false alarms that is asked for, ``alarm``), mean sigma_hat and
-    misfit, the AUC of every signal against unshifted test images, and flagged, the share whose misfit has p <= ``alarm`` (of unshifted ones: false alarms), and flagged_both, by the two together.
+    """One row per degradation and shift: images, promised (the share of false alarms that is asked for, ``alarm``), mean
+    sigma_hat and misfit, the AUC of every signal against unshifted test images, and flagged, the share whose misfit has
+    p <= ``alarm`` (of unshifted ones: false alarms), and flagged_both, by the two together.
 
     rows: {pair: record}. 95% intervals over images, of shares exact ones (Clopper and Pearson 1934). No record has rows: no rows.
     """
