@@ -49,13 +49,20 @@ def save(path: str | Path, bench: Bench, baseline: Result) -> None:
 def load(path: str | Path, bench: Bench) -> Result:
     """What :func:`save` wrote.
 
-    FileNotFoundError where it is missing, ValueError where it is of other measurements than the bench's; both name the remedy.
+    FileNotFoundError where it is missing, ValueError where it is damaged or of other measurements than the bench's; both name
+    the remedy.
     """
     try:
         with np.load(path) as file:
             stored = dict(file)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged file makes the readers of zip and of NumPy raise whatever they happen to
+        raise ValueError(
+            f"{path}: damaged ({' '.join(str(error).split()) or type(error).__name__}); run `make baseline`."
+        ) from error
     measurement = bench.measurement
     if not (np.array_equal(stored["ids"], measurement.ids) and np.array_equal(stored["t"], measurement.t.numpy())):
         raise ValueError(

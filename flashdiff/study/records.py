@@ -17,11 +17,18 @@ def write_json(path: str | Path, content: Mapping) -> None:
 
 
 def read_json(path: str | Path) -> dict:
-    """Read a JSON file; raises FileNotFoundError naming the remedy."""
+    """Read a JSON file; FileNotFoundError, or ValueError where it is damaged, with the remedy."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+    except ValueError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: str | Path, error: Exception) -> ValueError:
+    said = " ".join(str(error).split())[:200] or type(error).__name__
+    return ValueError(f"{path}: damaged ({said}); delete it and run `make study`, whose earlier stage writes it anew.")
 
 
 def significant(value: float) -> float | None:
@@ -43,7 +50,7 @@ def write_rows(rows: pd.DataFrame, path: str | Path, optional: Collection[str] =
     if len(broken):
         raise ValueError(f"{path}: NaN in {', '.join(broken)}; an image or a model is broken, nothing was written.")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    rows.to_parquet(path, index=False)
+    rows.to_parquet(path, index=False, write_page_checksum=True)
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -53,11 +60,15 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_rows(path: str | Path, expect: int | None = None) -> pd.DataFrame:
-    """Read per-image rows; FileNotFoundError with the remedy, ValueError where there are not as many as expected."""
+    """Read per-image rows; FileNotFoundError with the remedy, ValueError where they are damaged or not as many as expected."""
     try:
-        rows = pd.read_parquet(path)
+        rows = pd.read_parquet(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; run `make study`, whose earlier stage writes it.") from None
+    except PermissionError:
+        raise
+    except (ValueError, OSError) as error:  # pyarrow's errors are one or the other
+        raise _damaged(path, error) from None
     if expect is not None and len(rows) != expect:
         raise ValueError(f"{path}: {len(rows)} rows where {expect} were expected; rerun the stage that writes it.")
     return rows

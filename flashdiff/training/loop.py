@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,7 @@ class Run:
         self.history: list[dict[str, float]] = []
 
     def save(self, file: str | os.PathLike) -> None:
-        """Write all that the rest of the run depends on."""
+        """Write all that the rest of the run depends on; OSError where the file cannot be written, and nothing is left."""
         state = {
             "recipe": vars(self.recipe),
             "step": self.step,
@@ -156,12 +157,16 @@ class Run:
             "ema": self.ema.state_dict(),
             "history": self.history,
         }
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except (OSError, RuntimeError) as error:
+            Path(file).unlink(missing_ok=True)  # so that a full disk has room again
+            # torch's writer speaks of positions in the file
+            raise OSError(f"checkpoint: {file} could not be written ({_line(error)}); is the disk full?") from error
 
     def restore(self, file: str | os.PathLike) -> None:
-        """Go on from what :meth:`save` wrote; raises ValueError when it belongs to another recipe."""
-        # by way of the CPU: several processes without a GPU call their devices cpu:0, cpu:1, which torch.load does not know
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        """Go on from what :meth:`save` wrote; raises ValueError when it belongs to another recipe or is damaged."""
+        state = _read_checkpoint(file)
         if decisive(state["recipe"]) != decisive(vars(self.recipe)):
             raise ValueError(f"checkpoint: {file} was written by another recipe; delete it or restore its parameters.")
         self.model.load_state_dict(state["model"])
@@ -231,6 +236,26 @@ class Run:
             ) from error
 
 
+def _read_checkpoint(file: str | os.PathLike) -> dict:
+    """What :meth:`Run.save` wrote; ValueError with the remedy when it is cut off or a bit of it is another."""
+    try:
+        with zipfile.ZipFile(file) as archive:  # torch writes checksums, and does not compare them when it reads
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        # by way of the CPU: several processes without a GPU call their devices cpu:0, cpu:1, which torch.load does not know
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
+    except Exception as error:  # damaged files make the readers raise whatever they happen to
+        raise ValueError(
+            f"checkpoint: {file} is damaged ({_line(error)}); delete it, and the training starts anew."
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def train(
     model: nn.Module,
     loss: Loss,
@@ -252,8 +277,8 @@ def train(
     folder where DVCLive keeps the curve as it grows. A long run says after its first steps how long the rest will take.
     On return the model holds the averaged weights (EMA), in every process.
 
-    Raises ValueError when the checkpoint belongs to another recipe, FloatingPointError when the loss is not finite,
-    MemoryError when the GPU's memory is too small.
+    Raises ValueError when the checkpoint belongs to another recipe or is damaged, FloatingPointError when the loss is not
+    finite, MemoryError when the GPU's memory is too small, OSError when a checkpoint cannot be written.
     """
 
     def has_row(done: int) -> bool:

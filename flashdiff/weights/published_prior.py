@@ -32,11 +32,14 @@ def take_prior(
     or a CompVis .ckpt with its config.yaml beside it, converted. severity: by degradation, the .ckpt of a published
     severity encoder of this prior, converted to ``target/severity/DEGRADATION``; those of another study stay there.
     images: uint8 (n, C, H, W) of the study, on which the denoiser is checked; what it answered is kept in CHECKED.
+    What is copied can be written to, whatever the source's permissions are.
     All is read and checked before ``target`` is touched; raises as :meth:`Prior.from_pretrained`, :func:`load_published` and
     :func:`flashdiff.weights.denoiser_check.check_denoiser` do, FileNotFoundError for a model that cannot be downloaded.
     """
     source, target = Path(source), Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}-*"):  # of a run that was killed
+        _remove(left)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
         complete = Path(folder) / target.name
         if is_checkpoint(source):
@@ -45,15 +48,29 @@ def take_prior(
             local = locate(source)
             prior = Prior.from_pretrained(local)
             # follows the links of the hub's cache
-            shutil.copytree(local, complete, ignore=shutil.ignore_patterns("severity", CHECKED))
+            ignored = shutil.ignore_patterns("severity", CHECKED)
+            shutil.copytree(local, complete, ignore=ignored, copy_function=shutil.copyfile)
+            _let_write(complete)
             _write_scaling_factor(prior, complete)
         if images is not None:
             check_denoiser(prior.to(device()), images).to_csv(complete / CHECKED, index=False, float_format="%.6g")
         for degradation, checkpoint in (severity or {}).items():
             load_published(checkpoint, prior).save_pretrained(complete / "severity" / degradation)
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            _remove(target)
         os.rename(complete, target)
     return prior
+
+
+def _let_write(folder: Path) -> None:
+    """Let the owner of a folder write in it and in all folders below; a copy of a read-only one is read-only."""
+    for inner, _, _ in os.walk(folder):
+        os.chmod(inner, os.stat(inner).st_mode | 0o700)
+
+
+def _remove(folder: Path) -> None:
+    _let_write(folder)
+    shutil.rmtree(folder)
 
 
 def convert_compvis(checkpoint: str | Path, config: str | Path, target: str | Path, *, ema: bool = True) -> Prior:

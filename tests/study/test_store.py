@@ -1,11 +1,14 @@
 """Reconstructions on disk: an interrupted run continues and gives what the uninterrupted one gives."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from flashdiff.degradations import GaussianBlur, measure
 from flashdiff.flash import COUNTS, Flash, FullLength
+from flashdiff.sampling import Finished
 from flashdiff.solvers import LDPS, LatentDiffPIR
 from flashdiff.starts import FixedStart
 from flashdiff.study.store import Store
@@ -128,3 +131,76 @@ def severity_of(prior, n):
     from flashdiff.severity import Severity
 
     return Severity(torch.zeros(n, *prior.latent_shape((1, 16, 16)), dtype=torch.float64), torch.full((n,), 0.1))
+
+
+def kept(folder):
+    """A store of six noise images, of which those that are missing are written now."""
+    draw = np.random.default_rng(0)
+    images = torch.from_numpy(draw.uniform(-1, 1, (6, 1, 16, 16)))
+    counts = {name: np.arange(6) + 3 for name in COUNTS.values()}
+    finished = Finished(np.arange(6), images, np.arange(6), sigma_hat=draw.uniform(size=6), **counts)
+    store = Store(folder, 6, (1, 16, 16))
+    rows = store.missing()
+    store.write([Finished(np.arange(len(rows)), *(column[rows] for column in finished[1:]))], rows)
+    return store
+
+
+def flip(path, at):
+    """Another bit in the byte at a place, counted from the end where it is negative."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("at", [-1, -1025, -3000], ids=["last pixel", "the image before", "another"])
+def test_an_image_whose_bits_are_others_is_made_again(tmp_path, at):
+    before = kept(tmp_path).images.copy()
+    flip(tmp_path / "images.npy", at)
+    assert len(Store(tmp_path, 6, (1, 16, 16)).missing()) == 1
+    assert (kept(tmp_path).images == before).all()
+
+
+def test_a_line_whose_bits_are_others_does_not_count(tmp_path):
+    """Whichever of its characters it is: no cost and no start is another than it was written."""
+    whole = kept(tmp_path)
+    expected, log = whole.records(), whole.log.read_bytes()
+    for at in range(log.index(b"\n") + 1):
+        flip(whole.log, at)
+        left = whole.records()
+        assert len(left) < 6 and left.equals(expected[expected.row.isin(left.row)].reset_index(drop=True))
+        whole.log.write_bytes(log)
+
+
+DAMAGED = [("store.json", "empty"), ("store.json", "half"), ("store.json", "rubbish")]
+DAMAGED += [("images.npy", "empty"), ("images.npy", "rubbish")]  # what is cut off after its header is mended
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGED)
+def test_damaged_files_of_a_store_are_refused_by_name(tmp_path, name, damage):
+    kept(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    left = {"empty": b"", "half": content[: len(content) // 2], "rubbish": b"\xff" * len(content)}
+    (tmp_path / name).write_bytes(left[damage])
+    with pytest.raises(ValueError, match=rf"{name}: damaged; delete the folder .* are made anew\.$"):
+        Store(tmp_path, 6, (1, 16, 16))
+
+
+def test_a_torn_line_of_costs_does_not_count(tmp_path):
+    store = kept(tmp_path)
+    expected = store.cost()
+    with (tmp_path / "cost-0.txt").open("a") as file:
+        file.write("0.12")
+    assert store.cost() == expected
+
+
+def test_the_room_of_all_images_is_taken_at_once(tmp_path):
+    """A mapped file with holes ends the process by a signal when the disk is full."""
+    Store(tmp_path, 100, (1, 64, 64))
+    assert (tmp_path / "images.npy").stat().st_blocks * 512 >= 100 * 64 * 64 * 4
+
+
+def test_images_that_are_cut_off_are_made_again(tmp_path):
+    before = kept(tmp_path).images.copy()
+    os.truncate(tmp_path / "images.npy", 3000)
+    assert len(Store(tmp_path, 6, (1, 16, 16)).missing()) == 4
+    assert (kept(tmp_path).images == before).all()

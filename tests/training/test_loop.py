@@ -361,3 +361,53 @@ def test_a_changed_weight_of_the_loss_does_not_continue_from_the_old_encoder(tin
     first = train_with(1.0)
     torch.testing.assert_close(train_with(1.0), first, rtol=0, atol=0)
     assert not torch.equal(train_with(100.0), first)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "model.ckpt"
+    train(make(), loss_that(), 10, RECIPE, path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.9, 0.999])
+def test_a_checkpoint_that_is_cut_off_is_refused_with_the_remedy(checkpoint, share, tmp_path):
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(checkpoint[: int(share * len(checkpoint))])
+    with pytest.raises(ValueError, match=r"^checkpoint: .*model.ckpt is damaged \(.+\); delete it, and the training"):
+        train(make(), loss_that(), 10, RECIPE, path)
+
+
+def test_a_checkpoint_with_another_bit_is_refused_or_the_same(checkpoint, tmp_path):
+    """torch itself reads four fifths of them as if nothing was the matter."""
+    path, expected = tmp_path / "model.ckpt", make()
+    path.write_bytes(checkpoint)
+    train(expected, loss_that(), 10, RECIPE, path)
+    refused = 0
+    for at in np.random.default_rng(0).integers(0, len(checkpoint), 60):
+        content = bytearray(checkpoint)
+        content[at] ^= 8
+        path.write_bytes(content)
+        model = make()
+        try:
+            train(model, loss_that(), 10, RECIPE, path)
+        except ValueError:
+            refused += 1
+        else:
+            for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+                assert torch.equal(ours, theirs)
+    assert refused > 30
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_a_sentence(checkpoint, tmp_path):
+    import resource
+
+    path = tmp_path / "model.ckpt"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(checkpoint) // 2, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"model.part could not be written \(.*\); is the disk full\?"):
+            train(make(), loss_that(), 10, RECIPE, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

@@ -238,3 +238,23 @@ def test_a_scaling_factor_that_is_named_is_kept(scale, folder, tmp_path):
     assert Prior.from_pretrained(folder).scaling_factor == scale
     assert take_prior(folder, tmp_path / "taken").scaling_factor == scale
     assert (tmp_path / "taken/vqvae/config.json").read_bytes() == path.read_bytes()
+
+
+def test_a_prior_from_a_read_only_folder_can_be_replaced(tiny_prior, tiny_diffusion, tmp_path):
+    """And one that was copied before, with the permissions of its source; and what a killed copy has left goes."""
+    source, target, left = tmp_path / "source", tmp_path / "target", tmp_path / ".target-abcdefgh/target"
+    tiny_prior.save_pretrained(source, tiny_diffusion)
+    left.mkdir(parents=True)
+    closed = [*source.rglob("*"), source, left]
+    try:
+        for path in closed:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        for _ in range(2):
+            take_prior(source, target)
+            assert all(path.stat().st_mode & 0o200 for path in [target, *target.rglob("*")])
+            assert not left.parent.exists()
+            for path in target.rglob("*"):
+                path.chmod(0o555 if path.is_dir() else 0o444)
+    finally:
+        for path in [source, *source.rglob("*"), target, *target.rglob("*")]:
+            path.chmod(0o755)
