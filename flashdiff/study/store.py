@@ -160,7 +160,10 @@ def _take_room(path: Path) -> None:
     """Give a sparse file its blocks: in a mapped file, a disk that is full later ends the process without a word."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:  # which names no file
+                raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _checksum(line: bytes, pixels: np.ndarray) -> str:
