@@ -20,7 +20,7 @@ export DVC_NO_ANALYTICS := 1
 
 STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.papermill"
 
-dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro
+dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
 .PHONY: help study compare test test-fast lab explore figures prior pretrain tune baseline seeds ablation robustness bench readme lint study-exists
@@ -30,7 +30,7 @@ help:
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
 study: $(INSTALLED) study-exists ## run the study: every stage whose inputs changed, then the report
-	@cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage plan && '$(BIN)/dvc' repro
+	@cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage plan && '$(BIN)/python' -m flashdiff.study.stage repro
 	@$(report)
 
 figures: $(INSTALLED) study-exists ## draw all figures and tables and write the report again from the results at hand
@@ -45,7 +45,7 @@ prior: $(INSTALLED) study-exists ## train the prior anew (two hours on two cores
 	@$(dvc) --force --single-item prior
 
 pretrain: $(INSTALLED) ## train the shipped severity encoder anew (an hour and a quarter); `make study` then follows
-	@cd studies/fashion-mnist-pretraining && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro train_severity
+	@cd studies/fashion-mnist-pretraining && '$(BIN)/python' -m flashdiff.study.stage repro train_severity
 	@mkdir -p data/encoder && cp -r studies/fashion-mnist-pretraining/data/severity/mixture/. data/encoder
 	@'$(BIN)/python' -m flashdiff.commands.expected_psnr
 
