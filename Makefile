@@ -23,7 +23,7 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study compare test test-fast lab explore figures prior pretrain tune baseline seeds ablation robustness bench readme lint study-exists
+.PHONY: help study compare test test-fast lab explore figures prior pretrain tune baseline seeds ablation robustness bench faults readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
@@ -77,6 +77,9 @@ test-fast: $(INSTALLED) ## run the tests that take moments
 
 bench: $(INSTALLED) ## measure the engine against a one-image-at-a-time loop (after `make study`; some minutes)
 	@'$(BIN)/python' -m benchmarks.engine $(OPTIONS)
+
+faults: $(INSTALLED) ## kill, starve and shut out the stages of a tiny study 200 times, and compare (ten minutes; table: .build/faults.md)
+	@mkdir -p .build && '$(BIN)/python' tests/faults/whole_run.py --into .build/faults.md $(OPTIONS)
 
 readme: $(INSTALLED) ## copy the numbers of the committed reports into README.md (a test compares them)
 	@'$(BIN)/python' -m flashdiff.report.readme

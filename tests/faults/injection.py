@@ -1,7 +1,7 @@
 """Faults, and stages that meet them: a stage's own cells in a process of their own, which is killed, starved of room, or shut out.
 
 The process is forked from one that has loaded the libraries, so a fault costs what the stage computes and not the eight seconds
-of its start. tests/faults/through_commands.py does the same to the real command and to `dvc repro`.
+of its start.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ LIMIT_S = 300
 
 @dataclass(frozen=True)
 class StageOfStudy:
-    """A stage as dvc.lock has it: its command's notebook, executed notebook and parameters, and what it writes."""
+    """A stage as dvc.yaml has it: its command's notebook, executed notebook and parameters, and what it writes."""
 
     name: str
     notebook: str
@@ -44,19 +44,26 @@ class StageOfStudy:
     items: tuple[str, ...]
     outs: tuple[str, ...]
 
-    @property
-    def kind(self) -> str:
-        return self.name.partition("@")[0]
 
-
-def stages_of(folder: Path) -> dict[str, StageOfStudy]:
-    """The stages that have run in a study's folder, by name; those without a notebook are left out."""
+def stages_of(pipeline: Path, degradation: str, solver: str, prior: str, data: str) -> dict[str, StageOfStudy]:
+    """The stages of a dvc.yaml by name, for one degradation and one solver; those without a notebook are left out."""
+    text = pipeline.read_text()
+    filled = {
+        "root": "../..",
+        "item.degradation": degradation,
+        "item.solver": solver,
+        "prior.kind": prior,
+        "data.name": data,
+    }
+    for name, value in filled.items():
+        text = text.replace(f"${{{name}}}", value)
     found = {}
-    for name, entry in YAML(typ="safe").load((folder / "dvc.lock").read_text())["stages"].items():
+    for name, entry in YAML(typ="safe").load(text)["stages"].items():
+        entry = entry.get("do", entry)
         words = shlex.split(entry["cmd"])
         if "run" in words:
             notebook, executed, *items = words[words.index("run") + 1 :]
-            outs = tuple(out["path"] for out in entry["outs"])
+            outs = tuple(out if isinstance(out, str) else next(iter(out)) for out in entry["outs"])
             found[name] = StageOfStudy(name, notebook, executed, tuple(items), outs)
     return found
 
@@ -221,7 +228,10 @@ def _resize(folder: Path, n_bytes: int) -> None:
 @contextlib.contextmanager
 def mounted(folder: Path) -> Iterator[bool]:
     """A file system in memory over a folder, whose size :class:`FullDisk` changes; False where this user may not mount."""
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", folder], capture_output=True).returncode == 0
+    made = (
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", folder], capture_output=True).returncode
+        == 0
+    )
     try:
         yield made
     finally:
@@ -246,7 +256,12 @@ def run_cells(folder: Path, stage: StageOfStudy, fault: Fault | None = None) -> 
     """The cells of a stage's notebook in a process of their own, in the study's folder, with the study's parameters."""
     notebook = (folder / stage.notebook).resolve()
     code = digests.code_of_notebook(notebook)[1]
-    return forked(lambda: exec(compile(code, notebook.name, "exec"), _parameters(stage) | {"__name__": "__main__"}), folder, fault, stage.name)
+    return forked(
+        lambda: exec(compile(code, notebook.name, "exec"), _parameters(stage) | {"__name__": "__main__"}),
+        folder,
+        fault,
+        stage.name,
+    )
 
 
 def _parameters(stage: StageOfStudy) -> dict:
@@ -348,8 +363,8 @@ def left_behind(folder: Path) -> Iterator[Path]:
     keeps = ("lock", "durations.json", "plan.json")
     for path in folder.rglob("*"):
         relative = path.relative_to(folder)
-        if path.is_file() and relative.parts[:2] not in ((".build", "source"), (".build", "live")):
-            if relative.parts[0] == ".build" and relative.name not in keeps:
-                yield relative
-            elif path.suffix == ".part" or any(part.startswith(".prior-") for part in relative.parts):
-                yield relative
+        if not path.is_file() or relative.parts[:2] in ((".build", "source"), (".build", "live")):
+            continue
+        kept = relative.parts[0] == ".build" and relative.name not in keeps
+        if kept or path.suffix == ".part" or any(part.startswith(".prior-") for part in relative.parts):
+            yield relative

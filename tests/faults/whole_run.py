@@ -1,54 +1,72 @@
-"""`make faults`: some hundreds of faults in a tiny study, one line each, and a table of what happened.
+"""`make faults`: faults in every computing stage of a tiny study, one after another, and a table of what happened.
 
-    python tests/faults/whole_run.py STUDY [--faults 200] [--seed 0] [--into FOLDER]
+python tests/faults/whole_run.py [--faults 200] [--seed 0] [--only STAGE ...] [--into TABLE.md]
 """
+
 import argparse
-import json
+import collections
 import sys
 import tempfile
-import shutil
-import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 import numpy as np
-import torch
+from campaign import COMPUTING, Trial, chain, kinds_in_turn, load_libraries, tiny_study
+from injection import mounted
 
-from campaign import COMPUTING, chain, kinds_in_turn, undisturbed
-from injection import mounted, stages_of
-import os
-torch.set_num_threads(1)
-import diffusers, pandas, pyarrow.parquet
-import flashdiff.study.comparison, flashdiff.training.prior, flashdiff.training.severity, flashdiff.training.model_card
-from flashdiff.training import loop
-from dataclasses import fields
 
-def often():
-    names=[f.name for f in fields(loop.Recipe) if f.default is not f.default_factory and f.default.__class__.__name__!="_MISSING_TYPE"]
-    d=list(loop.Recipe.__init__.__defaults__); d[names.index("checkpoint_every")]=4
-    loop.Recipe.__init__.__defaults__=tuple(d)
-    assert loop.Recipe(1,1,1.).checkpoint_every==4
-often()
-p=argparse.ArgumentParser(); p.add_argument("study",type=Path); p.add_argument("--faults",type=int,default=200); p.add_argument("--seed",type=int,default=0); p.add_argument("--only")
-o=p.parse_args()
-from diffusers import DDPMScheduler, AutoencoderKL, UNet2DModel
-rng=np.random.default_rng(o.seed)
-with tempfile.TemporaryDirectory() as t, mounted(Path(t)) as small:
-    repo=Path(t)/"repo"
-    shutil.copytree(o.study, repo/"studies"/"faults", ignore=shutil.ignore_patterns("notebooks_html"))
-    src=o.study.parents[1]
-    for n in ("notebooks","tests/data/images"):
-        shutil.copytree(src/n, repo/n)
-    folder=repo/"studies/faults"
-    st=stages_of(folder)
-    w=undisturbed(folder,st)
-    st={n:s for n,s in st.items() if s.kind in COMPUTING and (not o.only or s.kind in o.only.split(","))}
-    for s in st.values():
-        out=w.measure(s); print(s.name, f"{out.seconds:.1f} s", w.writes[s.name], "writes", flush=True)
-    n=0; k=kinds_in_turn(rng, small); names=list(st); i=0
-    while n<o.faults:
-        s=st[names[i%len(names)]]; i+=1
-        t0=time.time()
-        trial=chain(w,s,next(k),rng); n+=len(trial.faults)
-        print(n, s.name, "OK" if trial.ok else "WRONG", trial.verdict, f"{time.time()-t0:.0f}s", flush=True)
-        for x in trial.said: print("     ",x[:400], flush=True)
+def table(trials: list[Trial]) -> str:
+    """Kinds of faults, how often each came, in which stages, and what became of their chains, as Markdown."""
+    times, stages, verdicts = (
+        collections.Counter(),
+        collections.defaultdict(set),
+        collections.defaultdict(collections.Counter),
+    )
+    for trial in trials:
+        for kind in trial.faults:
+            times[kind] += 1
+            stages[kind].add(trial.stage)
+            verdicts[kind]["wrong" if not trial.ok else trial.verdict] += 1
+    lines = ["| fault | how often | kinds of stages | after the rerun |", "| --- | --- | --- | --- |"]
+    for kind, count in sorted(times.items()):
+        said = ", ".join(f"{number} {verdict}" for verdict, number in verdicts[kind].most_common())
+        lines.append(f"| {kind} | {count} | {len(stages[kind])} | {said} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--only", nargs="+", choices=COMPUTING, default=COMPUTING, help="stages; those before them run, too"
+    )
+    parser.add_argument("--into", type=Path, help="a file for the table")
+    options = parser.parse_args()
+    load_libraries()
+    rng, trials = np.random.default_rng(options.seed), []
+    with tempfile.TemporaryDirectory() as folder, mounted(Path(folder)) as small_disk:
+        whole = tiny_study(Path(folder) / "repository")
+        stages = [whole.stages[name] for name in options.only]
+        for name, stage in whole.stages.items():
+            if COMPUTING.index(name) <= max(map(COMPUTING.index, options.only)):
+                whole.measure(stage)
+                print(f"{name}: {whole.seconds[name]:.1f} s, {whole.writes[name]} writes", flush=True)
+        kinds, done = kinds_in_turn(rng, small_disk), 0
+        while done < options.faults:
+            trial = chain(whole, stages[len(trials) % len(stages)], next(kinds), rng)
+            trials.append(trial)
+            done += len(trial.faults)
+            print(
+                f"[{done}/{options.faults}] {trial.stage}: {trial.verdict if trial.ok else 'WRONG: ' + trial.verdict}",
+                flush=True,
+            )
+            for said in trial.said:
+                print(f"    {said[:300]}", flush=True)
+            if options.into:
+                options.into.write_text(table(trials))
+    print(table(trials))
+    return 0 if all(trial.ok for trial in trials) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
