@@ -20,10 +20,10 @@ export DVC_NO_ANALYTICS := 1
 
 STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.papermill"
 
-dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro
+dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study compare reproduce test test-fast properties lab explore figures prior pretrain tune baseline seeds ablation robustness confidence spread calibrated shift blind bench readme lint study-exists
+.PHONY: help study compare reproduce test test-fast properties faults lab explore figures prior pretrain tune baseline seeds ablation robustness confidence spread calibrated shift blind bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
@@ -48,7 +48,7 @@ prior: $(INSTALLED) study-exists ## train the prior anew (two hours on two cores
 	@$(dvc) --force --single-item prior
 
 pretrain: $(INSTALLED) ## train the shipped severity encoder anew (an hour and a quarter); `make study` then follows
-	@cd studies/fashion-mnist-pretraining && '$(BIN)/python' -m flashdiff.study.stage check && '$(BIN)/dvc' repro train_severity
+	@cd studies/fashion-mnist-pretraining && '$(BIN)/python' -m flashdiff.study.stage repro train_severity
 	@mkdir -p data/encoder && cp -r studies/fashion-mnist-pretraining/data/severity/mixture/. data/encoder
 	@'$(BIN)/python' -m flashdiff.commands.expected_psnr
 
@@ -103,6 +103,9 @@ properties: $(INSTALLED) ## try more than 10 000 inputs that hypothesis makes up
 
 bench: $(INSTALLED) ## measure the engine against a one-image-at-a-time loop (after `make study`; some minutes)
 	@'$(BIN)/python' -m benchmarks.engine $(OPTIONS)
+
+faults: $(INSTALLED) ## kill, starve and shut out the stages of a tiny study 200 times, and compare (ten minutes; table: .build/faults.md)
+	@mkdir -p .build && '$(BIN)/python' tests/faults/whole_run.py --into .build/faults.md $(OPTIONS)
 
 readme: $(INSTALLED) ## copy the numbers of the committed reports into README.md (a test compares them)
 	@'$(BIN)/python' -m flashdiff.report.readme

@@ -3,6 +3,7 @@
     python -m flashdiff.study.stage run NOTEBOOK OUTPUT name name=dotted.path name:=text ...
     python -m flashdiff.study.stage digest [NOTEBOOKS] --into FOLDER
     python -m flashdiff.study.stage check
+    python -m flashdiff.study.stage repro [options and stages of `dvc repro`]
 
 papermill alone fails open (a notebook without a parameters cell, or an unknown parameter, is a warning), writes a failed
 notebook over the good one, and runs whatever kernel the user's machine calls python3. All three end here.
@@ -17,6 +18,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -35,6 +37,16 @@ INTERRUPTED = 130
 """The exit status that shells give a program which Ctrl-C has ended."""
 PLACEHOLDER = re.compile(r"\$\{([^}]+)\}")
 """Where dvc.yaml has a value of params.yaml, or of the degradation or pair that a stage is for."""
+SAID = BUILD / "error.txt"
+"""The sentence of the stage that failed last; `repro` says it again after DVC's own lines."""
+PATIENCE_S = 10
+"""Seconds in which the kernel of a killed stage notices that, and ends."""
+LONGEST = 600
+"""Characters of an error's message that a sentence repeats."""
+LITTLE = 2**20
+"""Bytes below which a disk is full for a study."""
+SIGNALS = {"SIGKILL": "memory was short, or somebody ended it", "SIGBUS": "had the disk no room left?"}
+"""What usually sends a kernel a signal."""
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -94,8 +106,8 @@ def run(notebook: Path, output: Path, items: Sequence[str]) -> None:
         )
 
     BUILD.mkdir(exist_ok=True)
-    with _only_writer(output.stem), _reports_survive(output.stem, outputs(output, values, study)):
-        _execute(notebook, output, values)
+    with _only_writer(output.stem) as lock, _reports_survive(output.stem, outputs(output, values, study)):
+        _execute(notebook, output, values, lock)
 
 
 def outputs(executed: Path, values: Mapping[str, Any], study: Study) -> list[Path]:
@@ -123,27 +135,49 @@ def outputs(executed: Path, values: Mapping[str, Any], study: Study) -> list[Pat
 
 
 @contextlib.contextmanager
-def _only_writer(name: str) -> Iterator[None]:
-    """One run of a stage at a time: after a kill -9 of dvc, the orphaned kernel may still be writing."""
+def _only_writer(name: str) -> Iterator[int]:
+    """One run of a stage at a time; yields the lock's descriptor, which its kernel inherits.
+
+    So the lock is held while anything of a stage runs, after a kill -9 of dvc or of the stage alone, too. The kernel of a
+    killed stage is waited for: it is about to end.
+    """
     with open(BUILD / f"{name}.lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise StageError(
-                f"{name}: this stage is still running (process {lock.read().strip() or '?'}); wait for it or end it."
-            ) from None
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip()
+                if _runs(holder) or time.monotonic() > deadline:
+                    raise StageError(
+                        f"{name}: this stage is still running (process {holder or '?'}); wait for it or end it."
+                    ) from None
+                time.sleep(0.1)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        yield lock.fileno()
+
+
+def _runs(process: str) -> bool:
+    """Whether a process, by its id, is there; one that cannot be asked for counts as there."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OSError):
+        pass
+    return True
 
 
 @contextlib.contextmanager
 def _reports_survive(name: str, written: Sequence[Path]) -> Iterator[None]:
-    """A stage writes its figures one by one; when it fails, the files that were there before come back."""
-    previous = BUILD / f"{name}.previous"
-    shutil.rmtree(previous, ignore_errors=True)
+    """A stage writes its figures one by one; when it fails, what was there before comes back, and nothing else."""
+    previous, half_done = BUILD / f"{name}.previous", BUILD / f"{name}.half_done"
+    for left in (previous, half_done):
+        shutil.rmtree(left, ignore_errors=True)
     for path in written:
         if path.exists():
             (previous / path).parent.mkdir(parents=True, exist_ok=True)
@@ -151,25 +185,40 @@ def _reports_survive(name: str, written: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if previous.is_dir():
-            shutil.copytree(previous, ".", dirs_exist_ok=True)
+        for path in written:  # renamed, not copied: the disk may be full
+            for here, there in ((path, half_done / path), (previous / path, path)):
+                if here.exists():
+                    there.parent.mkdir(parents=True, exist_ok=True)
+                    os.rename(here, there)
         raise
     finally:
-        shutil.rmtree(previous, ignore_errors=True)
+        for left in (previous, half_done):
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
+def _execute(notebook: Path, output: Path, values: dict[str, Any], lock: int) -> None:
     import nbformat
     import papermill
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
 
+    ended: list[int] = []  # the exit status of a kernel that died
+
     class OwnKernel(AsyncKernelManager):
         """With no kernel folders to search, Jupyter falls back on the interpreter of this very process."""
 
         def _kernel_spec_manager_default(self):
             return KernelSpecManager(kernel_dirs=[], parent=self)
+
+        async def start_kernel(self, **options):
+            await super().start_kernel(**options, pass_fds=(lock,))
+
+        async def is_alive(self):
+            alive = await super().is_alive()
+            if not alive and self.has_kernel and (status := await self.provisioner.poll()) is not None:
+                ended.append(status)
+            return alive
 
     running, failed = BUILD / f"{output.stem}.running.ipynb", BUILD / f"{output.stem}.failed.ipynb"
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -196,13 +245,14 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
             code = [cell for cell in nbformat.read(failed, as_version=4).cells if cell.cell_type == "code"]
             # papermill's own record: a dead kernel may not have sent the number of its last cell
             started = [cell for cell in code if cell.metadata.papermill.start_time]
-            number, source, what = len(started), started[-1].source, "ended its Python process; is memory short?"
+            number, source, what = len(started), started[-1].source, _how_it_ended(ended)
         else:
-            number, source, what = error.exec_count, error.source, f"failed with {error.ename}: {error.evalue}"
+            number, source = error.exec_count, error.source
+            what = f"failed with {error.ename}: {_one_line(error.evalue)}"
         first_line = next((line for line in source.splitlines() if line.strip()), "")
         raise StageError(
-            f"{notebook.name}: cell {number} ({first_line}) {what}\n"
-            f"The cells up to there are in {failed}; the previous report is untouched."
+            f"{notebook.name}: cell {number} ({first_line}) {what}{_room(what)} (the traceback is in {failed}; the previous "
+            "report is untouched)."
         ) from None
     finally:
         del os.environ[STAGE]
@@ -213,6 +263,30 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any]) -> None:
     os.replace(running, output)
     failed.unlink(missing_ok=True)
     print(progress.finished(output.stem, began), flush=True)
+
+
+def _how_it_ended(statuses: Sequence[int]) -> str:
+    """What became of a kernel that died, for its exit statuses as far as they are known."""
+    status = statuses[0] if statuses else None
+    if status is not None and status < 0:
+        name = signal.Signals(-status).name
+        return f"ended its Python process by {name}" + (f": {SIGNALS[name]}" if name in SIGNALS else "")
+    told = "" if status is None else f" with exit status {status}"
+    return f"ended its Python process{told}: is memory short?"
+
+
+def _one_line(text: str) -> str:
+    """A message of any length as a line; what is cut from its middle is in the traceback."""
+    line = " ".join(text.split()).removesuffix(".")
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+
+
+def _room(said: str) -> str:
+    """What to do where a message, or the disk itself, says that it is full."""
+    full = any(sign in said for sign in ("No space left", "disk full", "Disk quota"))
+    if full or shutil.disk_usage(".").free < LITTLE:
+        return f"; the disk is full: make room, and `{_again()}` continues"
+    return ""
 
 
 def _write_notebook(notebook, path: Path) -> None:
@@ -289,7 +363,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     digester.add_argument("notebooks", type=Path, nargs="?", help="default: those of the study's repository")
     digester.add_argument("--into", type=Path, required=True)
     commands.add_parser("check", help="check params.yaml")
+    reproducer = commands.add_parser("repro", help="check params.yaml, run `dvc repro`, and say last what has failed")
+    reproducer.add_argument("options", nargs=argparse.REMAINDER, help="options and stages of `dvc repro`")
     options = parser.parse_args(arguments)
+    if options.command == "repro":
+        return _repro(options.options)
+    status, said = _do(options)
+    if said:
+        print(said, file=sys.stderr)
+        with contextlib.suppress(OSError):  # the disk may be full
+            BUILD.mkdir(exist_ok=True)
+            SAID.write_text(said + "\n", encoding="utf-8")
+    return status
+
+
+def _do(options: argparse.Namespace) -> tuple[int, str]:
+    """Do what a command line asks for; returns the exit status, and the sentence where it failed."""
     try:
         if options.command == "run":
             run(options.notebook, options.output, options.parameters)
@@ -299,21 +388,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(check())
     except (StudyError, StageError) as error:
-        print(escaped(str(error)), file=sys.stderr)
-        return 1
+        return 1, escaped(str(error))
     except KeyboardInterrupt:
-        print(
-            f"{_what(options)}: stopped. What it had finished is kept; `{_again()}` continues there.", file=sys.stderr
-        )
-        return INTERRUPTED
+        return INTERRUPTED, f"{_what(options)}: stopped. What it had finished is kept; `{_again()}` continues there."
     except Exception as error:
-        print(f"{_what(options)}: {' '.join(str(error).split()) or type(error).__name__}{_kept()}", file=sys.stderr)
-        return 1
-    return 0
+        said = _one_line(str(error)) or type(error).__name__
+        return 1, f"{_what(options)}: {said}{_room(said)}{_kept()}"
+    return 0, ""
+
+
+def _repro(options: Sequence[str]) -> int:
+    """Check the study, then `dvc repro`; when a stage fails, its sentence is the last line, after those of DVC."""
+    SAID.unlink(missing_ok=True)
+    if status := main(["check"]):
+        return status
+    process = subprocess.Popen([sys.executable, "-m", "dvc", "repro", *options])
+    while True:
+        try:
+            status = process.wait()
+            break
+        except KeyboardInterrupt:  # DVC and its stage have been told, too, and end
+            continue
+    if status and SAID.is_file():
+        print(SAID.read_text(encoding="utf-8").rstrip("\n"), file=sys.stderr, flush=True)
+    return INTERRUPTED if status < 0 else status
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    """On Ctrl-C the libraries would tell how they were taken aback, each in a traceback of its own."""
+    """On Ctrl-C, or when it is told to end, the libraries would tell how they were taken aback, each in a traceback of its own."""
     logging.disable(logging.CRITICAL)
     raise KeyboardInterrupt
 
@@ -341,4 +443,5 @@ def _kept() -> str:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, _interrupted)
+    signal.signal(signal.SIGTERM, _interrupted)
     sys.exit(main())
