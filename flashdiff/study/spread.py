@@ -6,6 +6,7 @@ the published walk.
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from flashdiff.solvers import SOLVERS
 from flashdiff.study.budgets import adaptive_choices, few_step
 from flashdiff.study.comparison import Bench
 from flashdiff.study.methods import flash_method
+from flashdiff.study.records import write_rows
 from flashdiff.trust import spread as trust
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -141,6 +143,12 @@ def rows_of(
 
 def _sampled(flash: Flash, bench: Bench, samples: int, title: str) -> tuple[Tensor, Tensor]:
     return trust.posterior_samples(flash, bench.measurement, samples, bench.severity, title.replace("_", " "))
+
+
+def save(rows: pd.DataFrame, path: str | Path) -> None:
+    """Write the record; ValueError where a number of a sampler is NaN. Of the single walk's most numbers are."""
+    write_rows(rows[rows.sampler != "single_walk"], path)
+    rows.to_parquet(path, index=False, write_page_checksum=True)
 
 
 def record(parts: list[pd.DataFrame]) -> pd.DataFrame:
