@@ -62,7 +62,8 @@ def images(draw, dtype=torch.float32, smallest=10):
 @examples(2500, 0.04)
 def test_a_degradation_takes_a_field_or_says_what_is_wrong_with_it(kind, data):
     name = data.draw(st.sampled_from([name for name in field_types(DEGRADATIONS[kind]) if name != "members"]))
-    entry = {"kind": kind, name: data.draw(ODD), "noise_std": 0.1}
+    needed = {"weights": "none"} if kind == "encoded_blur" else {}
+    entry = {"kind": kind, **needed, name: data.draw(ODD), "noise_std": 0.1}
     made = outcome("degradations: one field", lambda: build(entry), ValueError, TypeError)
     if made is None or isinstance(made[0], EncodedBlur):
         return
