@@ -52,6 +52,10 @@ def study(tmp_path_factory):
     beside.mkdir(parents=True)
     for name in ("noise_robustness", "unseen_classes", "encoder_choices", "start_choices"):
         FROM_ROWS[name][0]().to_csv(beside / f"{name}.csv", index=False)
+    for folder_name, name in (("blind", "blind_levels"), ("shift", "shift_roc")):
+        beside = folder / "reports/figures_pdf" / folder_name
+        beside.mkdir()
+        FROM_ROWS[name][0]().to_csv(beside / f"{name}.csv", index=False)
     write_metrics(folder)
     return folder
 
