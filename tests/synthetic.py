@@ -294,6 +294,51 @@ def spread_rows(n=10, seed=6):
     return record(parts)
 
 
+def blind_rows(masks=False, n=12):
+    """The record of blind walks: known, fitted a little worse, refined, fixed far off, and for masks the mask; and two kinds."""
+    rng, image, parts = np.random.default_rng(6), np.arange(n), []
+    t, psnr = rng.uniform(0.2, 0.8, n), rng.normal(25, 1, n)
+    losses = {"known": 0, "fitted": 0.1, "refined": 0.2, "fixed": 5} | ({"mask": 0.5} if masks else {})
+    for variant, loss in losses.items():
+        own = {
+            "told": t + loss / 10,
+            "after": t + loss / 20,
+            "psnr": psnr - loss,
+            "perceptual": 0.05 * (1 + loss),
+            "nfe": 6,
+        }
+        parts.append(
+            pd.DataFrame({"experiment": "level", "variant": variant, "found": "", "image": image, "t": t} | own)
+        )
+    for kind, wrong in (("blur", 3), ("masks", 0)):
+        found = np.where(image < wrong, "masks", kind)
+        own = {"told": t + 0.01, "after": t, "psnr": 20.0, "perceptual": 0.1, "nfe": 0}
+        parts.append(
+            pd.DataFrame({"experiment": "kind", "variant": kind, "found": found, "image": image, "t": t} | own)
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def shift_rows(n=40):
+    """The record of shifts: misfits of 1 to 2 where nothing is shifted, 1 higher under noise, 5 higher under another degradation."""
+    rng, image, parts = np.random.default_rng(7), np.arange(n), []
+    sigma_hat, misfit = rng.uniform(0.1, 0.9, n), rng.uniform(1, 2, n)
+    shared = {"encoder": "own", "image": image, "t": 0.5, "level": 0.5, "sigma_hat": sigma_hat, "sbar": sigma_hat}
+    for shift, split, more in (
+        ("none", "validation", 0.01),
+        ("none", "test", 0),
+        ("noise x 2", "test", 1),
+        ("masks", "test", 5),
+    ):
+        head = shared | {"shift": shift, "split": split, "misfit": misfit + more}
+        parts.append(pd.DataFrame(head | {"method": "none", "psnr": 20.0, "nfe": 0}))
+        if split == "test":
+            for method, gain, nfe in (("ignored", 0, 6), ("told", more, 6), ("fallback", more / 4, 24)):
+                own = pd.DataFrame(head | {"method": method, "psnr": 24 + 0.1 * image + gain, "nfe": nfe})
+                parts.append(own[: n // 2])
+    return pd.concat(parts, ignore_index=True)
+
+
 def seed_rows(seeds=(1, 2)):
     """Rows of other training seeds of the encoder: what the study keeps of its few-step walks and of the long ones."""
     few, long = few_step_rows(), reconstruction_rows()

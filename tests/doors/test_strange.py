@@ -42,7 +42,7 @@ def watched(folder, images, allowed):
     for path in sorted(images.glob("*.png")):
         y = torch.from_numpy(np.asarray(Image.open(path)).astype(np.float32) / 127.5 - 1)[None, None]
         prior = Prior.from_pretrained(folder / "data/prior")
-        decoded = prior.decode(SeverityEncoder.from_pretrained(encoder).infer(y).z_hat)
+        decoded = prior.decode(SeverityEncoder.from_pretrained(encoder).infer(y).z_hat).clamp(-1, 1)
         misfits[path.name] = float(fit(y, decoded, operator, noise_std, np.arange(1)).misfit) / (noise_std or 1.0)
     ordered = sorted(misfits.values())
     limit = (ordered[allowed - 1] + ordered[allowed]) / 2 if allowed < len(ordered) else ordered[-1] + 1

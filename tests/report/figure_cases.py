@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from synthetic import (
     ablation_rows,
+    blind_rows,
     calibrated_rows,
     example_arrays,
     example_rows,
@@ -14,12 +15,13 @@ from synthetic import (
     robustness_rows,
     seed_rows,
     severity_rows,
+    shift_rows,
     spread_rows,
     timings,
 )
 
 from flashdiff import figures
-from flashdiff.report import calibrated, confidence, frontier, robustness, spread, tables
+from flashdiff.report import blind, calibrated, confidence, frontier, robustness, shift, spread, tables
 
 
 def curve():
@@ -174,6 +176,18 @@ FROM_ROWS = {
         lambda: robustness.encoder_table(robustness_rows(), 100),
         figures.encoder_choices,
         ["choice", *with_bounds("latent_error", "calibration_ratio", "spearman_error", "ordering_accuracy")],
+    ),
+    "blind_levels": (
+        lambda: blind.level_table(
+            {"gaussian_blur-ldps": blind_rows(), "random_inpainting-ldps": blind_rows(True)}, 100
+        ),
+        figures.blind_levels,
+        ["degradation", "told", *with_bounds("level_error", "psnr_gain_db", "perceptual_gain")],
+    ),
+    "shift_roc": (
+        lambda: shift.roc_table({"gaussian_blur-ldps": shift_rows(), "random_inpainting-ldps": shift_rows()}, 2),
+        figures.shift_roc,
+        ["degradation", "shift", "false_alarms", "detections"],
     ),
     "start_choices": (
         lambda: robustness.start_table(robustness_rows(), 100),

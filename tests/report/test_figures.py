@@ -67,6 +67,12 @@ AXES = {
         (RATIO, "mean σ̂ / mean s̄"),
         (RATIO, "PSNR (dB)"),
     ],
+    "blind_levels": [
+        ("error of the level, |t̂ - t|", ""),
+        ("PSNR, gain (dB)", ""),
+        ("perceptual distance, decrease (%)", ""),
+    ],
+    "shift_roc": [("false alarms, of unshifted images", "flagged, of shifted images")] * 2,
     "unseen_classes": [(LEVEL, "true latent error s̄ (latent units)")],
     "encoder_choices": [
         ("true latent error s̄\n(latent units)", ""),
@@ -135,6 +141,8 @@ LEGENDS = {
             *("300 steps", "1000 steps", "prior's encoder, untrained"),
         ]
     ],
+    "blind_levels": [["gaussian blur", "random inpainting"]],
+    "shift_roc": [["noise x 2", "masks"]] * 2,
     "noise_robustness": [["true, s̄", "predicted, σ̂"], ["no diffusion, D(ẑ)", "Flash, few steps"]],
     "unseen_classes": [
         [

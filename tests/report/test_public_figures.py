@@ -59,6 +59,11 @@ def study(tmp_path_factory):
     for stage, name in (("calibrated_start", "calibrated_start"), ("spread", "posterior_spread")):
         (folder / "reports/figures_pdf" / stage).mkdir(parents=True)
         FROM_ROWS[name][0]().to_csv(folder / f"reports/figures_pdf/{stage}/{name}.csv", index=False)
+
+    for folder_name, name in (("blind", "blind_levels"), ("shift", "shift_roc")):
+        beside = folder / "reports/figures_pdf" / folder_name
+        beside.mkdir(parents=True)
+        FROM_ROWS[name][0]().to_csv(beside / f"{name}.csv", index=False)
     write_metrics(folder)
     return folder
 
