@@ -32,20 +32,20 @@ BLACK = -1 + 1 / 255
 START = {"published": {"correction": [1.0]}}
 """Where few-step walks that sample start: the tuned rule adds no noise there, so all its samples agree."""
 NUMBERS = (
-    "t", "sigma_hat", "nfe", "spread", "rmse", "psnr_mean", "psnr_one", "scale", "ause", "ause_random",
+    "t", "sigma_hat", "nfe", "spread", "rmse", "psnr_mean", "psnr_one", "psnr_walk", "nfe_walk", "scale", "ause", "ause_random",
     *(f"{kind}_{100 * level:g}" for kind in ("object", "scaled", "all") for level in LEVELS),
     *(f"{kind}_{100 * fraction:g}" for kind in ("left", "oracle") for fraction in FRACTIONS),
 )  # fmt: skip
 """The record's columns besides sampler, image and samples. spread, rmse: root mean square over an image's pixels, of the
-spread and of the error of the samples' mean, on the scale of [-1, 1]; psnr_one: of the first sample; nfe: of one sample;
+spread and of the error of the samples' mean, on the scale of [-1, 1]; psnr_one: of the first sample; psnr_walk, nfe_walk: of one walk at the cost of all samples; nfe: of one sample;
 object, scaled, all: coverage of intervals over the object's pixels, with the factor, and over all; left, oracle:
-sparsification. A walk without samples has NaN for what is of the spread."""
+sparsification."""
 
 
 def samplers_of(
     validation: Bench, bench: Bench, tuned: Mapping, long: Mapping, section: Mapping, walk: Mapping
 ) -> dict[str, tuple[Flash, int, int]]:
-    """Every sampler by name with the numbers of its validation and test images; and single_walk, at the cost of all samples.
+    """Every sampler by name with the numbers of its validation and test images.
 
     tuned: {method: {objective: setting}} of ``section["evaluations"]``; long: method -> choice of the long walks; walk: the solver
     entry of few-step walks. few_start, few_fresh: the published start with the tuned step sizes, without and with fresh
@@ -65,9 +65,20 @@ def samplers_of(
     method = flash_method("published")
     if section["full_images"] and method in long:
         found["full"] = bench.flash("published", long[method]), section["full_validation"], section["full_images"]
-    (choice,) = adaptive_choices(validation, budget * section["samples"], solver, {}, START, [1.0])
-    found["single_walk"] = few_step(bench, choice), 0, section["n_images"]
     return found
+
+
+def single_walk(validation: Bench, bench: Bench, tuned: Mapping, section: Mapping) -> pd.DataFrame:
+    """What one walk reaches at the mean cost of all few-step samples: psnr_walk and nfe_walk of every test image.
+
+    From the published start, with the tuned step sizes and steps of equal length; see :func:`samplers_of`.
+    """
+    solver = {name: value for name, value in tuned["adaptive"]["psnr"]["solver"].items() if name != "walk"}
+    budget = section["evaluations"] * section["samples"]
+    (choice,) = adaptive_choices(validation, budget, solver, {}, START, [1.0])
+    result = few_step(bench, choice)(bench.measurement, bench.severity, title="one walk")
+    reached = {"psnr_walk": psnr(result.images, bench.truth), "nfe_walk": result.nfe}
+    return pd.DataFrame({name: np.asarray(values, dtype=float) for name, values in reached.items()})
 
 
 def pixels(samples: Tensor, truth: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,7 +89,7 @@ def pixels(samples: Tensor, truth: Tensor) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def spread_rows(samples: Tensor, nfe: Tensor, bench: Bench, scale: float) -> pd.DataFrame:
-    """One row per image of samples (n, M, C, H, W) of the bench's first n images: the columns of NUMBERS but sampler's own."""
+    """One row per image of samples (n, M, C, H, W) of the bench's first n images: the columns of NUMBERS but the one walk's."""
     n, number = samples.shape[:2]
     truth = bench.truth[:n]
     error, spread, inside = pixels(samples, truth)
@@ -96,16 +107,12 @@ def spread_rows(samples: Tensor, nfe: Tensor, bench: Bench, scale: float) -> pd.
             row |= {f"{kind}_{100 * fraction:g}": value for fraction, value in zip(FRACTIONS, left, strict=True)}
         rows.append(row)
     head = {"image": np.arange(n), "samples": number, "nfe": np.asarray(nfe.double().mean(1))}
+    head |= {"t": np.asarray(bench.measurement.t[:n]), "sigma_hat": np.asarray(bench.severity.sigma_hat[:n])}
     head |= {
         "psnr_mean": np.asarray(psnr(samples.mean(1), truth), dtype=float),
         "psnr_one": np.asarray(psnr(samples[:, 0], truth), dtype=float),
     }
-    return pd.DataFrame(rows).assign(**head, **_known(bench, n))
-
-
-def _known(bench: Bench, n: int) -> dict[str, np.ndarray]:
-    """What is known of the first n images before any walk."""
-    return {"t": np.asarray(bench.measurement.t[:n]), "sigma_hat": np.asarray(bench.severity.sigma_hat[:n])}
+    return pd.DataFrame(rows).assign(**head)
 
 
 def rows_of(
@@ -120,23 +127,19 @@ def rows_of(
         return record([]), {}
     validation, bench = load("validation", section["validation"]), load("test", section["n_images"])
     samplers = samplers_of(validation, bench, tuned, long, section, walk)
+    one = single_walk(validation, bench, tuned, section)
     shared = min(n for name, (_, _, n) in samplers.items())
     example = int(np.argsort(np.asarray(bench.severity.sigma_hat[:shared]), kind="stable")[shared // 2])
     arrays = {"truth": bench.truth[example].numpy(), "measurement": bench.measurement.y[example].numpy()}
     parts = []
     for name, (flash, n_validation, n) in samplers.items():
-        if name == "single_walk":
-            result = flash(bench.measurement, bench.severity, title=name)
-            own = {"image": np.arange(n), "samples": 1, "nfe": result.nfe, "psnr_one": psnr(result.images, bench.truth)}
-            part = pd.DataFrame({column: np.asarray(value) for column, value in (own | _known(bench, n)).items()})
-        else:
-            fit, _ = _sampled(flash, validation.first(n_validation), section["samples"], f"{name}, validation")
-            error, spread, inside = pixels(fit, validation.truth[:n_validation])
-            scale = trust.fitted_scale(error[inside], spread[inside], FITTED, section["samples"])
-            samples, nfe = _sampled(flash, bench.first(n), section["samples"], name)
-            part = spread_rows(samples, nfe, bench, scale)
-            mean, of_pixels = trust.mean_and_spread(samples[example : example + 1])
-            arrays |= {f"{name}/mean": mean[0].astype("float32"), f"{name}/spread": of_pixels[0].astype("float32")}
+        fit, _ = _sampled(flash, validation.first(n_validation), section["samples"], f"{name}, validation")
+        error, spread, inside = pixels(fit, validation.truth[:n_validation])
+        scale = trust.fitted_scale(error[inside], spread[inside], FITTED, section["samples"])
+        samples, nfe = _sampled(flash, bench.first(n), section["samples"], name)
+        part = spread_rows(samples, nfe, bench, scale).join(one)  # by position: both are in the order of the images
+        mean, of_pixels = trust.mean_and_spread(samples[example : example + 1])
+        arrays |= {f"{name}/mean": mean[0].astype("float32"), f"{name}/spread": of_pixels[0].astype("float32")}
         parts.append(part.assign(sampler=name))
     return record(parts), arrays
 
