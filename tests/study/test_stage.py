@@ -309,17 +309,16 @@ def failing(folder, code):
 
 
 @pytest.mark.parametrize("code", [0, 1, 255])
-def test_the_sentence_of_a_failed_stage_is_the_last_line_after_those_of_dvc(study, code):
+def test_the_sentence_of_a_failed_stage_is_the_last_line_after_those_of_dvc(study, monkeypatch, capfd, code):
     """Its options go to DVC; what an earlier run has said is not said again."""
     Path(".build").mkdir()
     Path(".build/error.txt").write_text("of an earlier run\n")
     failing(study, code)
-    command = [sys.executable, "-m", "flashdiff.study.stage", "repro", "--force", "--single-item", "tune"]
-    environment = os.environ | {"PYTHONPATH": f"{study}{os.pathsep}{Path(__file__).parents[2]}"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert run.returncode == code
+    monkeypatch.setenv("PYTHONPATH", str(study))
+    monkeypatch.setattr(stage, "check", lambda: "valid")
+    assert stage.main(["repro", "--force", "--single-item", "tune"]) == code
     lines = ["ERROR: failed to reproduce ['repro', '--force', '--single-item', 'tune']", "work.ipynb: cell 3 failed."]
-    assert run.stderr.splitlines() == lines[: 2 if code else 1]
+    assert capfd.readouterr().err.splitlines() == lines[: 2 if code else 1]
 
 
 def test_a_message_of_many_lines_is_one_line(study):
@@ -336,11 +335,10 @@ def test_the_lock_is_held_by_the_kernel_of_a_killed_stage_and_waited_for(study, 
     Path(".build").mkdir()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    kernel = subprocess.Popen(
-        [sys.executable, "-c", "import fcntl, time; f = open('.build/lock', 'w'); fcntl.flock(f, fcntl.LOCK_EX);"
-         f"f.write('{dead.pid}'); f.flush(); print('has it', flush=True); time.sleep(2)"], stdout=subprocess.PIPE, text=True
-    )  # fmt: skip
-    assert kernel.stdout.readline() == "has it\n"
-    with stage._only_writer():
-        assert kernel.wait(5) == 0
-        assert Path(".build/lock").read_text() == str(os.getpid())
+    code = "import fcntl, time; f = open('.build/lock', 'w'); fcntl.flock(f, fcntl.LOCK_EX); f.write(pid); f.flush();"
+    code = f"pid = '{dead.pid}'; {code} print('has it', flush=True); time.sleep(2)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as kernel:
+        assert kernel.stdout.readline() == "has it\n"
+        with stage._only_writer():
+            assert kernel.wait(5) == 0
+            assert Path(".build/lock").read_text() == str(os.getpid())
