@@ -363,11 +363,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     digester.add_argument("notebooks", type=Path, nargs="?", help="default: those of the study's repository")
     digester.add_argument("--into", type=Path, required=True)
     commands.add_parser("check", help="check params.yaml")
-    reproducer = commands.add_parser("repro", help="check params.yaml, run `dvc repro`, and say last what has failed")
-    reproducer.add_argument("options", nargs=argparse.REMAINDER, help="options and stages of `dvc repro`")
-    options = parser.parse_args(arguments)
+    commands.add_parser(
+        "repro", help="check params.yaml, run `dvc repro` with its own options, and say last what has failed"
+    )
+    options, of_dvc = parser.parse_known_args(arguments)
     if options.command == "repro":
-        return _repro(options.options)
+        return _repro(of_dvc)
+    if of_dvc:
+        parser.error(f"unrecognized arguments: {' '.join(of_dvc)}")
     status, said = _do(options)
     if said:
         print(said, file=sys.stderr)
@@ -403,15 +406,18 @@ def _repro(options: Sequence[str]) -> int:
     if status := main(["check"]):
         return status
     process = subprocess.Popen([sys.executable, "-m", "dvc", "repro", *options])
+    interrupted = False
     while True:
         try:
             status = process.wait()
             break
         except KeyboardInterrupt:  # DVC and its stage have been told, too, and end
-            continue
+            interrupted = True
     if status and SAID.is_file():
         print(SAID.read_text(encoding="utf-8").rstrip("\n"), file=sys.stderr, flush=True)
-    return INTERRUPTED if status < 0 else status
+    elif interrupted:  # no stage was at work
+        print(f"stopped. What was finished is kept; `{_again()}` continues there.", file=sys.stderr, flush=True)
+    return INTERRUPTED if interrupted else status
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:

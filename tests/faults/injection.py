@@ -7,6 +7,7 @@ of its start.
 import contextlib
 import ctypes
 import errno
+import faulthandler
 import os
 import resource
 import shlex
@@ -285,7 +286,8 @@ def forked(work: Callable[[], object], folder: Path, fault: Fault | None = None,
             fault.after(folder)
         file.seek(0)
         lines = file.read().splitlines()
-    return Outcome(status, lines[-1] if lines else "", used)
+    said = " < ".join(map(str.strip, lines[:12])) if status == -signal.SIGABRT else lines[-1] if lines else ""
+    return Outcome(status, said, used)
 
 
 def _child(work: Callable[[], object], folder: Path, fault: Fault, name: str, told: int) -> None:
@@ -296,6 +298,7 @@ def _child(work: Callable[[], object], folder: Path, fault: Fault, name: str, to
         os.dup2(quiet, 2)
         os.chdir(folder)
         os.environ[STAGE] = name
+        faulthandler.enable(told)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         fault.arm()
         work()
@@ -318,9 +321,9 @@ def _wait(pid: int) -> tuple[int, float]:
         if found:
             return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
         time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    raise TimeoutError(f"process {pid} did not end within {LIMIT_S} s")
+    os.kill(pid, signal.SIGABRT)  # which makes it say where it is
+    _, status, usage = os.wait4(pid, 0)
+    return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
 
 
 def content(folder: Path, paths: tuple[str, ...]) -> dict[str, bytes]:

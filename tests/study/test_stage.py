@@ -329,3 +329,49 @@ def test_an_executed_notebook_says_which_sources_it_ran_with(study):
     stage.run(notebook, output, ITEMS)
     md5 = hashlib.md5(Path(".build/source/01_work.txt").read_bytes()).hexdigest()
     assert nbformat.read(output, as_version=4).metadata.flashdiff.source == md5
+
+
+def failing(folder, code):
+    """A program in the place of DVC: it says what a stage says, then has the last word itself."""
+    (folder / "dvc").mkdir()
+    (folder / "dvc/__main__.py").write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "Path('.build/error.txt').write_text('work.ipynb: cell 3 failed.\\n')\n"
+        f"print('ERROR: failed to reproduce', sys.argv[1:], file=sys.stderr)\nsys.exit({code})\n"
+    )
+
+
+@pytest.mark.parametrize("code", [0, 1, 255])
+def test_the_sentence_of_a_failed_stage_is_the_last_line_after_those_of_dvc(study, monkeypatch, capfd, code):
+    """Its options go to DVC; what an earlier run has said is not said again."""
+    Path(".build").mkdir()
+    Path(".build/error.txt").write_text("of an earlier run\n")
+    failing(study, code)
+    monkeypatch.setenv("PYTHONPATH", str(study))
+    monkeypatch.setattr(stage, "check", lambda: "valid")
+    assert stage.main(["repro", "--force", "--single-item", "tune"]) == code
+    lines = ["ERROR: failed to reproduce ['repro', '--force', '--single-item', 'tune']", "work.ipynb: cell 3 failed."]
+    assert capfd.readouterr().err.splitlines() == lines[: 2 if code else 1]
+
+
+def test_a_message_of_many_lines_is_one_line(study):
+    said = stage._one_line("Error(s) in loading:\n\tsize mismatch\n" + "x" * 5000)
+    assert "\n" not in said and len(said) < 700 and said.startswith("Error(s) in loading: size mismatch xxx")
+
+
+def test_a_full_disk_names_the_remedy(study):
+    assert "make room" in stage._room("[Errno 28] No space left on device") and stage._room("division by zero") == ""
+
+
+def test_the_lock_is_held_by_the_kernel_of_a_killed_stage_and_waited_for(study, monkeypatch):
+    """Its holder is dead, so whoever still has the lock is about to end."""
+    Path(".build").mkdir()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    code = "import fcntl, time; f = open('.build/lock', 'w'); fcntl.flock(f, fcntl.LOCK_EX); f.write(pid); f.flush();"
+    code = f"pid = '{dead.pid}'; {code} print('has it', flush=True); time.sleep(2)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as kernel:
+        assert kernel.stdout.readline() == "has it\n"
+        with stage._only_writer():
+            assert kernel.wait(5) == 0
+            assert Path(".build/lock").read_text() == str(os.getpid())
