@@ -6,7 +6,6 @@ the published walk.
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,6 @@ from flashdiff.solvers import SOLVERS
 from flashdiff.study.budgets import adaptive_choices, few_step
 from flashdiff.study.comparison import Bench
 from flashdiff.study.methods import flash_method
-from flashdiff.study.records import write_rows
 from flashdiff.trust import spread as trust
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -37,9 +35,9 @@ NUMBERS = (
     *(f"{kind}_{100 * fraction:g}" for kind in ("left", "oracle") for fraction in FRACTIONS),
 )  # fmt: skip
 """The record's columns besides sampler, image and samples. spread, rmse: root mean square over an image's pixels, of the
-spread and of the error of the samples' mean, on the scale of [-1, 1]; psnr_one: of the first sample; psnr_walk, nfe_walk: of one walk at the cost of all samples; nfe: of one sample;
-object, scaled, all: coverage of intervals over the object's pixels, with the factor, and over all; left, oracle:
-sparsification."""
+spread and of the error of the samples' mean, on the scale of [-1, 1]; psnr_one: of the first sample; psnr_walk, nfe_walk:
+of one walk at the cost of all samples; nfe: of one sample; object, scaled, all: coverage of intervals over the object's
+pixels, with the factor, and over all; left, oracle: sparsification."""
 
 
 def samplers_of(
@@ -146,12 +144,6 @@ def rows_of(
 
 def _sampled(flash: Flash, bench: Bench, samples: int, title: str) -> tuple[Tensor, Tensor]:
     return trust.posterior_samples(flash, bench.measurement, samples, bench.severity, title.replace("_", " "))
-
-
-def save(rows: pd.DataFrame, path: str | Path) -> None:
-    """Write the record; ValueError where a number of a sampler is NaN. Of the single walk's most numbers are."""
-    write_rows(rows[rows.sampler != "single_walk"], path)
-    rows.to_parquet(path, index=False, write_page_checksum=True)
 
 
 def record(parts: list[pd.DataFrame]) -> pd.DataFrame:
