@@ -138,7 +138,7 @@ def calibrated_start(table: pd.DataFrame) -> Figure:
     axes[-1, 0].set_xlabel("predicted severity σ̂")
     axes[-1, 1].set_xlabel("predicted severity σ̂")
     axes[-1, 2].set_xlabel("PSNR over the tuned rule (dB)")
-    figure.legend(loc="outside upper center", ncols=3, fontsize=SMALL)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=SMALL)
     return figure
 
 
