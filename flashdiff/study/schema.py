@@ -7,6 +7,7 @@ heavy is loaded (those modules load torch when they compute): a wrong parameter 
 import difflib
 import re
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import reduce
@@ -691,8 +692,10 @@ def load(path: str | Path = "params.yaml") -> Study:
     except OSError as error:
         raise StudyError(f"{path}: not readable ({error.strerror}); mend that first.") from None
     try:
-        # ruamel reads YAML 1.2 as DVC does: 1e-3 is a number there and a string to PyYAML
-        content = YAML(typ="safe").load(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an anchor that is set anew, which YAML allows
+            # ruamel reads YAML 1.2 as DVC does: 1e-3 is a number there and a string to PyYAML
+            content = YAML(typ="safe").load(text)
     except YAMLError as error:
         problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
