@@ -32,9 +32,10 @@ def _degradation(item: str) -> dict[str, str]:
 
 def table(rows: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) -> pd.DataFrame:
     """One row per pair and sampler, with 95% intervals over images: evaluations of all samples; PSNR of one sample, of the
-    mean of all, and the mean's gain over one walk at the cost of all few-step samples (nfe_of_walk); area under the sparsification error over that of a random order
-    (0: the oracle's order, 1: chance); coverage of 90% intervals on the object's pixels, as it is and with the factor;
-    and the rank correlation of an image's spread, and of sigma_hat, with its error. No rows where no study measured it.
+    mean of all, and the mean's gain over one walk at the cost of all few-step samples (nfe_of_walk); area under the
+    sparsification error over that of a random order (0: the oracle's order, 1: chance); coverage of 90% intervals on the
+    object's pixels, as it is and with the factor; and the rank correlation of an image's spread, and of sigma_hat, with
+    its error. No rows where no study measured it.
 
     rows: {pair: of :func:`flashdiff.study.spread.rows_of`}.
     """
