@@ -267,29 +267,25 @@ def calibrated_rows(n=12, seed=5):
 
 
 def spread_rows(n=10, seed=6):
-    """The record of the spread: three samplers and one walk on n images, the published walk on half of them."""
+    """The record of the spread: three samplers on n images, the published walk on half of them."""
     from flashdiff.study.spread import FRACTIONS, LEVELS, record
 
     rng, parts = np.random.default_rng(seed), []
     sigma, fractions = rng.uniform(0.1, 0.9, n), np.array(FRACTIONS)
-    for number, (sampler, count) in enumerate(
-        (("few_start", n), ("few_fresh", n), ("full", n // 2), ("single_walk", n))
-    ):
+    for number, (sampler, count) in enumerate((("few_start", n), ("few_fresh", n), ("full", n // 2))):
         rows = pd.DataFrame({"image": np.arange(count), "t": sigma[:count], "sigma_hat": sigma[:count]})
-        rows = rows.assign(
-            sampler=sampler, samples=1 if sampler == "single_walk" else 8, nfe=6.0 if number < 2 else 48.0
-        )
+        rows = rows.assign(sampler=sampler, samples=8, nfe=6.0 if number < 2 else 48.0)
         rows["psnr_one"] = 28 - 5 * rows.sigma_hat + rng.normal(0, 0.1, count)
-        if sampler != "single_walk":
-            rows = rows.assign(psnr_mean=rows.psnr_one + 0.3, rmse=0.2 * rows.sigma_hat, scale=1.5)
-            rows["spread"] = rows.rmse / (1 + 0.1 * rng.uniform(size=count))
-            rows["ause"], rows["ause_random"] = rng.uniform(0.1, 0.2, count), rng.uniform(0.5, 0.6, count)
-            for level in LEVELS:
-                for kind, factor in (("object", 0.6 + 0.1 * number), ("scaled", 0.95), ("all", 0.9)):
-                    rows[f"{kind}_{100 * level:g}"] = factor * level + 0.01 * rng.uniform(size=count)
-            for fraction in fractions:
-                rows[f"left_{100 * fraction:g}"] = 1 - 0.6 * fraction + 0.01 * rng.uniform(size=count)
-                rows[f"oracle_{100 * fraction:g}"] = 1 - 0.9 * fraction
+        rows = rows.assign(psnr_mean=rows.psnr_one + 0.3, rmse=0.2 * rows.sigma_hat, scale=1.5, nfe_walk=48.0)
+        rows["psnr_walk"] = rows.psnr_one + 0.1 * rng.normal(size=count)
+        rows["spread"] = rows.rmse / (1 + 0.1 * rng.uniform(size=count))
+        rows["ause"], rows["ause_random"] = rng.uniform(0.1, 0.2, count), rng.uniform(0.5, 0.6, count)
+        for level in LEVELS:
+            for kind, factor in (("object", 0.6 + 0.1 * number), ("scaled", 0.95), ("all", 0.9)):
+                rows[f"{kind}_{100 * level:g}"] = factor * level + 0.01 * rng.uniform(size=count)
+        for fraction in fractions:
+            rows[f"left_{100 * fraction:g}"] = 1 - 0.6 * fraction + 0.01 * rng.uniform(size=count)
+            rows[f"oracle_{100 * fraction:g}"] = 1 - 0.9 * fraction
         parts.append(rows)
     return record(parts)
 

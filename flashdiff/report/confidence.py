@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from flashdiff.report.style import PAGE, PALETTE, SIGMA, SMALL, canvas, need, styled
@@ -158,15 +160,14 @@ def confidence(rows: pd.DataFrame) -> Figure:
         own = rows[rows.degradation == name]
         for axis, method, colour in zip(line, SHOWN, PALETTE, strict=False):
             part = own[own.method == method].sort_values("sigma_hat", kind="stable")
-            for number, third in part.groupby("third"):  # each may have a width of its own
-                label = None if number > part.third.min() else "promised interval"
-                axis.fill_between(
-                    third.sigma_hat, third.psnr_low, third.psnr_high, color=colour, alpha=0.25, lw=0, label=label
-                )
-            axis.plot(part.sigma_hat, part.psnr, ".", color=colour, ms=2.5, label="test images")
+            for _, third in part.groupby("third"):  # each may have a width of its own
+                axis.fill_between(third.sigma_hat, third.psnr_low, third.psnr_high, color=colour, alpha=0.25, lw=0)
+            axis.plot(part.sigma_hat, part.psnr, ".", color=colour, ms=2.5)
             axis.set(ylim=(own.psnr_low.min() - 0.5, own.psnr.max() + 0.5), xlabel=SIGMA, ylabel="PSNR (dB)")
             axis.set_title(f"{name.replace('_', ' ')}, {METHODS[method]}")
-            axis.legend(loc="upper right", fontsize=SMALL)
+    shown = [Patch(color="0.4", alpha=0.25, lw=0, label="promised interval")]
+    shown.append(Line2D([], [], color="0.4", ls="", marker=".", ms=3, label="test images"))
+    figure.legend(handles=shown, loc="outside lower center", ncols=2, fontsize=SMALL)
     return figure
 
 

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from flashdiff.report.intervals import bootstrap
 from flashdiff.report.style import PAGE, PALETTE, SERIES, SMALL, canvas, need, styled
 from flashdiff.report.tables import spread
-from flashdiff.study.shift import NONE, reference
-from flashdiff.trust.shift import Reference, auc, either, roc
+from flashdiff.trust.shift import NONE, Reference, auc, either, reference, roc
 
 UNSHIFTED = (NONE, "seen classes")
 """The cases that others are held against, of the study's own encoder and of one that has not seen all classes."""

@@ -17,6 +17,7 @@ TEMPLATES = (
     "claims.html.j2",
     "section.html.j2",
     "words.html.j2",
+    "trust.html.j2",
     "made.html.j2",
     "notebook.html.j2",
     "captions.j2",

@@ -123,7 +123,7 @@ class Screen:
     @staticmethod
     def _is_bar(text: str) -> bool:
         """Whether a line is what a progress bar leaves when it is full."""
-        return re.search(r"\d+%\|.*\|", text) is not None
+        return re.search(r"\[\d+:\d\d(:\d\d)?[,<]", text) is not None
 
     def _print(self, text: str) -> None:
         with self._lock:

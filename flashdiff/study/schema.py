@@ -8,6 +8,7 @@ import difflib
 import itertools
 import re
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import reduce
@@ -834,8 +835,10 @@ def load(path: str | Path = "params.yaml") -> Study:
     except OSError as error:
         raise StudyError(f"{path}: not readable ({error.strerror}); mend that first.") from None
     try:
-        # ruamel reads YAML 1.2 as DVC does: 1e-3 is a number there and a string to PyYAML
-        content = YAML(typ="safe").load(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an anchor that is set anew, which YAML allows
+            # ruamel reads YAML 1.2 as DVC does: 1e-3 is a number there and a string to PyYAML
+            content = YAML(typ="safe").load(text)
     except YAMLError as error:
         problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

@@ -20,7 +20,7 @@ from flashdiff.study.experiments import uniform_levels
 from flashdiff.study.robustness import CURVE, training_sections
 from flashdiff.training.severity import train_severity_encoder
 from flashdiff.trust.blind import fit
-from flashdiff.trust.shift import Reference
+from flashdiff.trust.shift import NONE, reference
 
 CHECKPOINT = ".build/shift/{pair}/encoder.ckpt"
 """Where the trainings of a pair stand, below the study's folder, until their stage has saved its record."""
@@ -31,7 +31,6 @@ COLUMNS = {
 """The record's columns and their types. encoder: whose reference counts; shift: none, or what is not as it was trained; method: none
 (D(z_hat) alone, of every image) or a walk of WALKS; level: the one that was found; misfit: in units of the assumed noise,
 of [-1, 1] where there is none."""
-NONE = "none"
 WALKS = ("ignored", "told", "fallback")
 """What becomes of a shifted image: as `flashdiff restore` has it, which knows of no shift; with all that is true of it; and the
 longer walk that one would fall back to, as ignorant as the first."""
@@ -206,12 +205,6 @@ def unseen_rows(
         walked = shift["walked"] if name == "unseen classes" else 0
         parts.append(case_rows(bench, "without", case, choice, longer, walked))
     return record(parts)
-
-
-def reference(rows: pd.DataFrame, encoder: str, bins: int) -> Reference:
-    """What an encoder's p-values are held against, from the record's rows."""
-    own = rows[(rows.encoder == encoder) & (rows.split == "validation")]
-    return Reference(own.sigma_hat.to_numpy(float), own.misfit.to_numpy(float), bins)
 
 
 def thresholds(rows: pd.DataFrame, degradation: str, noise_std: float, bins: int, alarm: float) -> dict:

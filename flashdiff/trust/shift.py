@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import scipy.stats
+
+NONE = "none"
+"""What a record of the study says where nothing is shifted, and where nothing walks."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,12 @@ class Thresholds:
         """What :meth:`to_dict` wrote."""
         limits = (float("inf") if limit is None else float(limit) for limit in written["limits"])
         return cls(tuple(map(float, written["edges"])), tuple(limits), float(written["alarm"]))
+
+
+def reference(rows: pd.DataFrame, encoder: str, bins: int) -> Reference:
+    """What an encoder's p-values are held against, from the rows of the study's record."""
+    own = rows[(rows.encoder == encoder) & (rows.split == "validation")]
+    return Reference(own.sigma_hat.to_numpy(float), own.misfit.to_numpy(float), bins)
 
 
 def bin_of(sigma_hat: np.ndarray, edges: np.ndarray | tuple[float, ...]) -> np.ndarray:

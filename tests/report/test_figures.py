@@ -87,7 +87,7 @@ AXES = {
         ("", ""),
         ("predicted severity σ̂", "random inpainting\nstart index + 1"),
         ("predicted severity σ̂", "steps"),
-        ("PSNR over the tuned rule (dB)", ""),
+        ("gain in PSNR (dB)", ""),
     ],
     "posterior_spread": [
         *(("", "error left / all"), ("", "coverage")),

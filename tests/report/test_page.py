@@ -59,7 +59,7 @@ def listed(whose, degradations=DEGRADATIONS, pairs=PAIRS, folder=None):
 
 
 def test_every_image_and_link_is_there(study, page):
-    assert len(page.attributes("src")) == 2 * 9 + 10
+    assert len(page.attributes("src")) == 2 * 9 + 10 + 2
     targets = page.attributes("src") + page.attributes("href")
     for target in targets:
         if target.startswith("#"):
@@ -182,19 +182,21 @@ def test_headings_captions_and_order_of_the_sections(page):
         "Claims and verdicts",
         "Gaussian blur",
         "Random inpainting",
+        "How far to trust an image",
         "How it was made",
     ]
     stages = ("order", "correlate", "ablation", "frontier", "reconstruct", "speedup", "robustness")
-    assert page.text_of("h4") == 2 * [CAPTIONS.parts[stage] for stage in stages]
+    assert page.text_of("h4") == [*2 * [CAPTIONS.parts[stage] for stage in stages], CAPTIONS.parts["confidence"]]
     sources = [source for source in page.attributes("src") if not source.startswith(report.PICTURES)]
     names = [source.split("/")[-1].removesuffix(".png") for source in sources]
     reading_order = [
         "ordering_by_pair", "severity_against_level", "calibration", "ablation", "gain_over_fixed", "start_distribution",
         "wall_clock", "noise_robustness",
     ]  # fmt: skip
-    assert names == 2 * ["frontier"] + 2 * reading_order
+    of_all = ["confidence", "intervals_held"]
+    assert names == 2 * ["frontier"] + 2 * reading_order + of_all
     captions = [caption.strip() for caption in page.text_of("figcaption")]
-    assert captions[4:] == 2 * [CAPTIONS.figures[name] for name in reading_order]
+    assert captions[4:] == [CAPTIONS.figures[name] for name in [*2 * reading_order, *of_all]]
 
 
 def test_captions_and_alt_texts_are_there_for_what_the_stages_draw():

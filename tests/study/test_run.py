@@ -156,3 +156,21 @@ def test_one_lane_where_a_gpu_computes(monkeypatch):
     monkeypatch.setattr(run, "cores", lambda: 1)
     assert run.side_by_side(places) == 1
     assert os.environ.get("OMP_NUM_THREADS") is None
+
+
+@pytest.mark.parametrize("unknown", [{}, {"total": 4}, {"total": 400}])
+def test_what_a_progress_bar_leaves_is_no_line(unknown):
+    """As tqdm itself writes it, whatever it knows of the whole; sentences with numbers, times and brackets are lines."""
+    import io
+
+    from tqdm import tqdm
+
+    told = io.StringIO()
+    bar = tqdm(file=told, desc="[2/7] walk", **unknown)
+    bar.update(4)
+    bar.set_postfix_str("256/256 images")
+    bar.close()
+    left = told.getvalue().split("\r")[-1].strip()
+    assert left and run.Screen._is_bar(left)
+    for line in ("95% interval [98.2%, 98.7%]", "[2/7] walk; about 2 min, 14 min to go", "spearman [0.9, 1.0], 12:30"):
+        assert not run.Screen._is_bar(line)

@@ -334,6 +334,7 @@ def test_an_executed_notebook_says_which_sources_it_ran_with(study):
 def failing(folder, code):
     """A program in the place of DVC: it says what a stage says, then has the last word itself."""
     (folder / "dvc").mkdir()
+    (folder / "dvc/__init__.py").touch()  # only a whole package comes before the installed one
     (folder / "dvc/__main__.py").write_text(
         "import sys\nfrom pathlib import Path\n"
         "Path('.build/error.txt').write_text('work.ipynb: cell 3 failed.\\n')\n"
