@@ -23,12 +23,6 @@ VARIANTS = {
     "fixed": "one level for all",
 }
 """What a walk is told, in the order of the table."""
-SCALES = {
-    "level_error": (0.01, (0, 0.01, 0.1, 1)),
-    "psnr": (0.1, (-10, -1, -0.1, 0, 0.1, 1)),
-    "perceptual": (1, (-1000, -100, -10, -1, 0, 1, 10, 100)),
-}
-"""Panel -> up to where its axis is linear, and its ticks: a wrong level costs a hundred times what an estimated one does."""
 GAINS = ("psnr", "perceptual")
 """The measures that are compared."""
 
@@ -107,7 +101,8 @@ def sentences(levels: pd.DataFrame, kinds: pd.DataFrame) -> str:
 @styled
 def blind_levels(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
     """What walks reach by what they are told of the level, a line per variant and a mark per degradation: the error of the level,
-    and PSNR and perceptual distance against knowing it, with 95% intervals. Axes are logarithmic away from 0.
+    and PSNR and perceptual distance against knowing it, with 95% intervals. One level for all stands in the table alone: it
+    loses so much that nothing could be read beside it.
 
     table: of :func:`level_table`; distances: what readers call the study's (:func:`flashdiff.report.names.distance_names`).
 
@@ -117,6 +112,7 @@ def blind_levels(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["
     measures = [MEASURES[name] for name in GAINS]
     names = ["level_error", *(measure.gain for measure in measures)]
     need(table, "degradation", "told", *(f"{name}{end}" for name in names for end in ("", "_low", "_high")))
+    table = table[table.told != VARIANTS["fixed"]]
     told = [words for words in VARIANTS.values() if (table.told == words).any()]
     degradations = list(dict.fromkeys(table.degradation))
     figure, axes = canvas(columns=3, width=PAGE, height=1.1 + 0.22 * len(told))
@@ -136,13 +132,5 @@ def blind_levels(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["
         axis.set(yticks=range(len(told)), yticklabels=[], ylim=(len(told) - 0.5, -0.5))
         axis.set_xlabel(text, fontsize=SMALL)
     axes[0, 0].set_yticklabels(told)
-    for axis, (smallest, ticks) in zip(axes[0], SCALES.values(), strict=True):
-        axis.set_xscale("symlog", linthresh=smallest, linscale=0.7)
-        axis.margins(x=0.1)
-        low, high = axis.get_xlim()
-        shown = [tick for tick in ticks if low <= tick <= high]
-        axis.set_xticks(shown, [f"{tick:g}" for tick in shown])
-        axis.minorticks_off()
-        axis.set_xlim(low, high)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(degradations))
     return figure

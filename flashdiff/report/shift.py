@@ -160,7 +160,7 @@ def sentences(detectors: pd.DataFrame, lost: pd.DataFrame) -> str:
 @styled
 def shift_roc(table: pd.DataFrame) -> Figure:
     """How well shifts are told from images of the right kind by the misfit among images of like severity: a panel per degradation, a
-    line per shift. On the dotted line one guesses; false alarms are logarithmic.
+    line per shift. On the dotted line one guesses.
 
     table: of :func:`roc_table`.
 
@@ -170,19 +170,20 @@ def shift_roc(table: pd.DataFrame) -> Figure:
     need(table, "degradation", "shift", "false_alarms", "detections")
     degradations = list(dict.fromkeys(table.degradation))
     figure, axes = canvas(columns=len(degradations), width=PAGE, height=2.7)
+    known = list(dict.fromkeys(table["shift"]))
     for axis, degradation in zip(axes[0], degradations, strict=True):
         of = table[table.degradation == degradation]
-        for number, (shift, part) in enumerate(of.groupby("shift", sort=False)):
+        for shift, part in of.groupby("shift", sort=False):
+            number = known.index(shift)
             line = SERIES[number % len(SERIES)][0]
             colour = PALETTE[number % len(PALETTE)]
             axis.step(part.false_alarms, part.detections, where="post", lw=1.2, ls=line, color=colour, label=shift)
         guess = np.linspace(0, 1, 200)
         axis.plot(guess, guess, ls=":", lw=0.8, color="0.5")
-        axis.set_xscale("symlog", linthresh=0.05, linscale=0.7)
-        axis.set_xticks([0, 0.05, 0.1, 0.5, 1], ["0", "5%", "10%", "50%", "100%"])
+        axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
         axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
-        axis.minorticks_off()
         axis.set(xlim=(0, 1), ylim=(0, 1.02), title=degradation.replace("_", " "))
         axis.set(xlabel="false alarms, of unshifted images", ylabel="flagged, of shifted images")
-        axis.legend(loc="lower right", fontsize=SMALL)
+    shown = {text: handle for axis in axes[0] for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, fontsize=SMALL)
     return figure

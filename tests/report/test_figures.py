@@ -156,7 +156,7 @@ LEGENDS = {
             *("3 evaluations", "6 evaluations"),
         ]
     ],
-    "posterior_spread": [["few steps, noise in the start alone", "few steps, fresh noise", "published walk"]],
+    "posterior_spread": [["few steps, start noise", "few steps, fresh noise", "published walk"]],
     "frontier": [
         [
             *("Flash, few steps", "best fixed start and steps", "forward diffusion to one index"),

@@ -62,12 +62,12 @@ def test_what_is_lost_and_saved_is_the_difference_of_walks_on_the_same_images():
 def test_the_sentence_of_shifts_follows_the_intervals():
     rows = {"gaussian_blur-ldps": shift_rows()}
     detectors, lost = shift.detector_table(rows, 1, 0.05, 100), shift.lost_table(rows, 1, 0.05, 100)
-    said = shift.sentences(detectors, lost, 0.05)
+    said = shift.sentences(detectors, lost)
     assert "as promised (5%)" in said and "noise x 2 100%, masks 100%" in said
     assert "Masks: not knowing it costs 5.00 dB [5.00, 5.00]; falling back saves: +1.25 dB" in said
     worse = lost.assign(saved_db_low=-2, saved_db_high=-1)
-    assert "falling back costs" in shift.sentences(detectors, worse, 0.05)
-    assert "not as promised" in shift.sentences(detectors.assign(flagged_low=0.2), lost, 0.05)
+    assert "falling back costs" in shift.sentences(detectors, worse)
+    assert "not as promised" in shift.sentences(detectors.assign(flagged_low=0.2), lost)
 
 
 @pytest.mark.parametrize(
@@ -85,4 +85,4 @@ def test_a_study_without_the_experiment_has_a_table_of_nothing(make, rows, tmp_p
     table = tables.save(make({"a-ldps": rows.iloc[:0]}), tmp_path, "table")
     assert table.empty and (tmp_path / "table.tex").is_file()
     assert blind.sentences(table, table).endswith("not measured.")
-    assert shift.sentences(table, table, 0.05).endswith("not measured.")
+    assert shift.sentences(table, table).endswith("not measured.")

@@ -312,7 +312,10 @@ def test_a_computing_stage_does_not_depend_on_drawing_the_schema_or_the_runner(n
         ("study/schema.py", set()),
         ("datasets/lsun.py", {"01_download"}),
         ("weights/compvis_names.py", {"02_use_prior"}),
-        ("training/severity.py", {"04_train_severity", "14_other_seeds", "17_ablation", "19_robustness"}),
+        (
+            "training/severity.py",
+            {"04_train_severity", "14_other_seeds", "17_ablation", "19_robustness", "32_shift", "34_blind"},
+        ),
         ("trust/spread.py", {"28_spread"}),
         ("trust/calibrated_start.py", {"30_calibrated_start"}),
         (
@@ -329,6 +332,8 @@ def test_a_computing_stage_does_not_depend_on_drawing_the_schema_or_the_runner(n
                 "24_confidence",
                 "28_spread",
                 "30_calibrated_start",
+                "32_shift",
+                "34_blind",
             },
         ),
     ],
