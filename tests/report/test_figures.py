@@ -142,7 +142,7 @@ LEGENDS = {
         ]
     ],
     "blind_levels": [["gaussian blur", "random inpainting"]],
-    "shift_roc": [["noise x 2", "masks"]] * 2,
+    "shift_roc": [["noise x 2", "masks"]],
     "noise_robustness": [["true, s̄", "predicted, σ̂"], ["no diffusion, D(ẑ)", "Flash, few steps"]],
     "unseen_classes": [
         [
