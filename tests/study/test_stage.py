@@ -292,7 +292,8 @@ def test_an_unforeseen_error_is_a_sentence_and_its_traceback_a_file(study, monke
     monkeypatch.setattr(stage, "load", fail)
     assert stage.main(["run", "work.ipynb", "reports/notebooks/work.ipynb"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"work: {error} (the traceback is in .build/traceback.txt)."
+    remedy = "; the disk is full: make room, and `make study` continues" if error.errno == 28 else ""
+    assert line == f"work: {error}{remedy} (the traceback is in .build/traceback.txt)."
     assert type(error).__name__ in Path(".build/traceback.txt").read_text()
 
 
@@ -369,10 +370,12 @@ def test_the_lock_is_held_by_the_kernel_of_a_killed_stage_and_waited_for(study, 
     Path(".build").mkdir()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    code = "import fcntl, time; f = open('.build/lock', 'w'); fcntl.flock(f, fcntl.LOCK_EX); f.write(pid); f.flush();"
+    code = (
+        "import fcntl, time; f = open('.build/work.lock', 'w'); fcntl.flock(f, fcntl.LOCK_EX); f.write(pid); f.flush();"
+    )
     code = f"pid = '{dead.pid}'; {code} print('has it', flush=True); time.sleep(2)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as kernel:
         assert kernel.stdout.readline() == "has it\n"
-        with stage._only_writer():
+        with stage._only_writer("work"):
             assert kernel.wait(5) == 0
-            assert Path(".build/lock").read_text() == str(os.getpid())
+            assert Path(".build/work.lock").read_text() == str(os.getpid())
