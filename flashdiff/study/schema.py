@@ -619,6 +619,8 @@ class Study(Section):
         for field, starts in (
             ("reconstruction.fixed_starts", self.reconstruction.fixed_starts),
             ("budgets.tune.starts", self.budgets.tune.starts),
+            ("shift.fallback_index", [self.shift.fallback_index] if self.shift.n_images else []),
+            ("calibrated.starts", self.calibrated.starts if self.calibrated.evaluations else []),
         ):
             if too_late := [i for i in starts if i >= prior.diffusion.n_steps]:
                 raise ValueError(
