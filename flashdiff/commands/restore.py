@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ class Request:
         wanted = EVALUATIONS if self.budget is None else self.budget
         taken = min(self.walks, key=lambda tuned: abs(float(tuned) - wanted))
         return promises.of_walk(self.promised, self.walks[taken])
+
+    @cached_property
+    def watch(self) -> Watch | None:
+        """What its images are held against to tell strangers; None where no thresholds were calibrated for them."""
+        return Watch.of(self.place, self.degradation, self.encoder, self.noise_std)
 
     @property
     def level_from(self) -> str:
@@ -219,23 +225,17 @@ def _run(
     return f"{len(found)} images in {out}; see {out / 'report.csv'}."
 
 
-def _watch(request: Request) -> Watch | None:
-    return Watch.of(request.place, request.degradation, request.encoder, request.noise_std)
-
-
 def _warn(request: Request, rows: Sequence[Mapping[str, Any]]) -> None:
     """Say how many images are flagged, where any are."""
-    watch = _watch(request)
-    if watch is not None and (warning := watch.warning([row.get("flagged") == "yes" for row in rows])):
+    if request.watch is not None and (warning := request.watch.warning([row.get("flagged") == "yes" for row in rows])):
         say(warning)
 
 
 def _flagged(flash, request: Request, y, severity, ids) -> list[str]:
     """The column flagged of some measurements."""
-    watch = _watch(request)
-    if watch is None:
+    if request.watch is None:
         return [""] * len(y)
-    return ["yes" if flag else "no" for flag in watch.flags(y, severity, flash.prior, ids)]
+    return ["yes" if flag else "no" for flag in request.watch.flags(y, severity, flash.prior, ids)]
 
 
 def _load(request: Request):

@@ -18,6 +18,7 @@ from flashdiff.severity import SeverityEncoder
 from flashdiff.study.budgets import few_step
 from flashdiff.study.comparison import Bench
 from flashdiff.study.experiments import uniform_levels
+from flashdiff.study.rows import typed
 from flashdiff.trust.blind import closest_kind, estimate_level, fit
 
 COLUMNS = {
@@ -29,9 +30,7 @@ COLUMNS = {
 
 def record(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all parts with the columns and types of COLUMNS; of none: no rows, so that every study has the file."""
-    parts = [part[[*COLUMNS]] for part in parts if len(part)]
-    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS])
-    return rows.astype(COLUMNS)
+    return typed(parts, COLUMNS)
 
 
 def level_rows(bench: Bench, chosen: Mapping, evaluations: float, fixed_level: float) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from flashdiff.solvers import build
 from flashdiff.starts import SHORT_STARTS, FixedStart, match_snr
 from flashdiff.study.budgets import Choice, adaptive_choices, few_step
 from flashdiff.study.comparison import Bench
+from flashdiff.study.rows import typed
 from flashdiff.trust.calibrated_start import (
     CalibratedStart,
     CalibratedWalk,
@@ -153,8 +154,7 @@ def walk_rows(bench: Bench, runs: Mapping[str, tuple[Flash, Severity]], budget: 
 
 def record(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all parts with the columns and types of COLUMNS; of none: no rows, so that every study has the file."""
-    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS])
-    return rows[[*COLUMNS]].astype(COLUMNS)
+    return typed(parts, COLUMNS)
 
 
 def rows_of(

@@ -17,6 +17,7 @@ from flashdiff.prior import Prior
 from flashdiff.severity import Severity, SeverityEncoder, latent_error_variance
 from flashdiff.study.budgets import Choice, adaptive_choices, few_step
 from flashdiff.study.comparison import Bench, best
+from flashdiff.study.rows import typed
 from flashdiff.training.severity import initial_encoder, train_severity_encoder
 
 CHECKPOINT = ".build/robustness/{pair}/encoder.ckpt"
@@ -38,9 +39,7 @@ Runs = Mapping[tuple[str, str], tuple[float, Choice]]
 
 def record(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all parts with the columns and types of COLUMNS; of none: no rows, so that every study has the file."""
-    parts = [part.assign(unseen=part.get("unseen", False))[[*COLUMNS]] for part in parts if len(part)]
-    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS])
-    return rows.astype(COLUMNS)
+    return typed((part.assign(unseen=part.get("unseen", False)) for part in parts), COLUMNS)
 
 
 def _errors(prior: Prior, told: Severity, z0: Tensor, x: Tensor) -> dict[str, np.ndarray]:

@@ -13,17 +13,17 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 from flashdiff.study import progress
 from flashdiff.study.progress import Step, overlap
 from flashdiff.study.schema import Study, StudyError, load
+from flashdiff.study.stage import INTERRUPTED, check
 
 FIRST, LAST = "first", "last"
 """Where steps stand that belong to no degradation: before all of them, or after."""
-INTERRUPTED = 130
-"""The exit status that shells give a program which Ctrl-C has ended."""
 THREADS = "OMP_NUM_THREADS"
 """What tells PyTorch, in the environment, how many threads it computes with."""
 
@@ -142,35 +142,20 @@ class Screen:
 def _run_lanes(lanes: dict[str, list[str]], at_once: int) -> list[str]:
     """Run each lane's stages, ``at_once`` lanes at a time; returns the last lines of those that failed."""
     environment = os.environ | {THREADS: str(max(1, cores() // at_once))}
-    screen, failed, room = Screen(), [], threading.Semaphore(at_once)
+    screen = Screen()
 
-    def run(name: str, stages: Sequence[str]) -> None:
-        with room:
-            command = [sys.executable, "-m", "flashdiff.study.run", *stages]
-            with subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            ) as process:
-                last = screen.follow(name, process)
-            if process.returncode:
-                failed.append(last)
+    def run(name: str) -> str | None:
+        command = [sys.executable, "-m", "flashdiff.study.run", *lanes[name]]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            last = screen.follow(name, process)
+        return last if process.returncode else None
 
-    with screen.live:
-        _together(run, lanes)
-    return failed
-
-
-def _together(run: Callable[[str, Sequence[str]], None], lanes: dict[str, list[str]]) -> None:
-    threads = [threading.Thread(target=run, args=lane) for lane in lanes.items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with screen.live, ThreadPoolExecutor(at_once) as pool:
+        return [last for last in pool.map(run, lanes) if last is not None]
 
 
 def study() -> int:
     """Run what has to run of the current study, and say before how much that is; returns the exit status."""
-    from flashdiff.study.stage import check
-
     print(check(), flush=True)
     with progress.repository() as repo:
         steps = progress.steps_of(repo)

@@ -18,6 +18,7 @@ from flashdiff.study.budgets import few_step
 from flashdiff.study.comparison import Bench
 from flashdiff.study.experiments import uniform_levels
 from flashdiff.study.robustness import CURVE, training_sections
+from flashdiff.study.rows import typed
 from flashdiff.training.severity import train_severity_encoder
 from flashdiff.trust.blind import fit
 from flashdiff.trust.shift import NONE, reference
@@ -51,9 +52,7 @@ class Case:
 
 def record(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all parts with the columns and types of COLUMNS; of none: no rows, so that every study has the file."""
-    parts = [part[[*COLUMNS]] for part in parts if len(part)]
-    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS])
-    return rows.astype(COLUMNS)
+    return typed(parts, COLUMNS)
 
 
 def signals(
