@@ -557,7 +557,7 @@ print(sorted(name for name in heavy & set(sys.modules) if type(sys.modules[name]
     done = subprocess.run([sys.executable, "-c", script], cwd=SMOKE.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, loaded = done.stdout.splitlines()
-    assert first == "Study smoke: 3 degradations, 2 solvers, 3 comparisons; the parameters are valid."
+    assert first == "Study smoke: 3 degradations, 2 solvers, 2 comparisons; the parameters are valid."
     assert loaded == "[]"
 
 
