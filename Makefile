@@ -23,7 +23,7 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study compare reproduce test test-fast properties faults lab explore figures prior pretrain tune baseline seeds ablation robustness confidence spread calibrated shift blind bench readme lint study-exists
+.PHONY: help study compare reproduce test test-fast properties faults lab explore figures prior pretrain tune baseline seeds ablation robustness confidence spread calibrated allocation shift blind bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
@@ -34,7 +34,7 @@ study: $(INSTALLED) study-exists ## run the study: every stage whose inputs chan
 	@$(report)
 
 figures: $(INSTALLED) study-exists ## draw all figures and tables and write the report again from the results at hand
-	@$(dvc) --force --single-item show_prior order correlate compare speedup frontier show_examples show_ablation show_robustness show_confidence show_spread show_calibrated show_shift show_blind report
+	@$(dvc) --force --single-item show_prior order correlate compare speedup frontier show_examples show_ablation show_robustness show_confidence show_spread show_calibrated show_allocation show_shift show_blind report
 	@$(report)
 
 compare: $(INSTALLED) study-exists ## what differs between the experiments of `dvc exp run`, in a table that fits the terminal
@@ -91,6 +91,10 @@ spread: $(INSTALLED) study-exists ## sample every image several times anew (five
 calibrated: $(INSTALLED) study-exists ## fit starts by predicted severity anew (six minutes on one core); `make study` then follows
 	@$(dvc) train_severity tune_budgets
 	@$(dvc) --force --single-item calibrated
+
+allocation: $(INSTALLED) study-exists ## measure what evaluations are worth by severity anew (five minutes on one core); `make study` then follows
+	@$(dvc) train_severity tune_budgets
+	@$(dvc) --force --single-item allocation
 
 test: $(INSTALLED) ## run the tests
 	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile --no-loadscope-reorder $(OPTIONS)

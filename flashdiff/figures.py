@@ -16,6 +16,7 @@ import importlib
 _HOME = {
     "ablation": "ablation",
     "blind_levels": "blind",
+    "budget_for_a_set": "allocation",
     "calibrated_start": "calibrated",
     "calibration": "encoder_figures",
     "confidence": "confidence",

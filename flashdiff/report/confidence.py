@@ -158,12 +158,16 @@ def confidence(rows: pd.DataFrame) -> Figure:
     figure, axes = canvas(columns=len(SHOWN), rows=len(names), width=PAGE, height=0.4 + 1.9 * len(names))
     for line, name in zip(axes, names, strict=True):
         own = rows[rows.degradation == name]
+        ends = own[["psnr", "psnr_low"]].to_numpy(float)
+        # an interval of too few images is infinite: it fills the panel
+        lowest, highest = ends[np.isfinite(ends)].min() - 0.5, own.psnr.max() + 0.5
         for axis, method, colour in zip(line, SHOWN, PALETTE, strict=False):
             part = own[own.method == method].sort_values("sigma_hat", kind="stable")
             for _, third in part.groupby("third"):  # each may have a width of its own
-                axis.fill_between(third.sigma_hat, third.psnr_low, third.psnr_high, color=colour, alpha=0.25, lw=0)
+                low, high = third.psnr_low.clip(lower=lowest), third.psnr_high.clip(upper=highest)
+                axis.fill_between(third.sigma_hat, low, high, color=colour, alpha=0.25, lw=0)
             axis.plot(part.sigma_hat, part.psnr, ".", color=colour, ms=2.5)
-            axis.set(ylim=(own.psnr_low.min() - 0.5, own.psnr.max() + 0.5), xlabel=SIGMA, ylabel="PSNR (dB)")
+            axis.set(ylim=(lowest, highest), xlabel=SIGMA, ylabel="PSNR (dB)")
             axis.set_title(f"{name.replace('_', ' ')}, {METHODS[method]}")
     shown = [Patch(color="0.4", alpha=0.25, lw=0, label="promised interval")]
     shown.append(Line2D([], [], color="0.4", ls="", marker=".", ms=3, label="test images"))

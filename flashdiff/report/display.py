@@ -20,6 +20,8 @@ COLUMNS = {
     "psnr of z hat": "PSNR of D(ẑ) (dB)",
     "psnr few steps": "PSNR, few steps (dB)",
     "mean start": "mean start index",
+    "over equal shares db": "over equal shares (dB)",
+    "over tuned rule db": "over the tuned rule (dB)",
     "regret closed": "share of the regret closed",
     "psnr of one": "PSNR of one sample (dB)",
     "psnr of mean": "PSNR of the mean (dB)",

@@ -36,15 +36,20 @@ def _tokens(text: str) -> list[str]:
     return re.findall(r"\[[^\]]*\]|[^\s\[\]]+", text) or [""]
 
 
+def _letters(text: str) -> float:
+    """How many letters of usual width are as wide as the text."""
+    return len(text) + 0.4 * sum(sign.isupper() for sign in text)
+
+
 def _columns(table: pd.DataFrame, points: float) -> tuple[list[float], list[float]]:
     """Per column the least width, its longest token, and the width that breaks no cell, in points."""
     em = 0.58 * points  # wider than most letters of Computer Modern, digits are 0.5
     heads = [str(column) for column in table]
     cells = [list(map(str, table[column])) for column in table]
     least = [
-        max(len(t) for text in (head, *own) for t in _tokens(text)) for head, own in zip(heads, cells, strict=True)
+        max(_letters(t) for text in (head, *own) for t in _tokens(text)) for head, own in zip(heads, cells, strict=True)
     ]
-    whole = [max((len(text) for text in own), default=0) for own in cells]
+    whole = [max(map(_letters, own), default=0) for own in cells]
     return [em * n for n in least], [em * max(n, m) for n, m in zip(least, whole, strict=True)]
 
 
@@ -87,7 +92,8 @@ def to_latex(table: pd.DataFrame, distances: Mapping[str, str]) -> str:
     """
     shown = readable(table, distances).astype(str).replace({"nan": "", "None": ""})
     names = next((k for k, column in enumerate(table) if pd.api.types.is_numeric_dtype(table[column])), 1)
-    return "\n".join(_tabular(part) for part in _parts(shown, min(max(names, 1), 2)))
+    # a further part is a paragraph of its own, and would be indented
+    return "\n\\noindent\n".join(_tabular(part) for part in _parts(shown, min(max(names, 1), 2)))
 
 
 def _tabular(shown: pd.DataFrame) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from flashdiff.measures import MEASURES, in_figures
-from flashdiff.report import blind, calibrated, confidence, shift, spread
+from flashdiff.report import allocation, blind, calibrated, confidence, shift, spread
 from flashdiff.report.claims import listed
 from flashdiff.report.display import html, readable
 from flashdiff.report.names import solver_label
@@ -28,6 +28,7 @@ OF_STUDY = (
     ("confidence", ("confidence",)),
     ("spread", ("spread",)),
     ("calibrated_start", ("calibrated_start",)),
+    ("allocation", ("allocation",)),
     ("shift", ("shift", "shift_lost")),
     ("blind", ("blind", "blind_kinds")),
 )
@@ -37,6 +38,7 @@ SENTENCES = {
     "confidence": confidence.sentence,
     "spread": spread.sentence,
     "calibrated_start": calibrated.sentence,
+    "allocation": allocation.sentence,
     "shift": shift.sentences,
     "blind": blind.sentences,
 }

@@ -22,7 +22,7 @@ from flashdiff.study.rows import typed
 from flashdiff.trust.blind import closest_kind, estimate_level, fit
 
 COLUMNS = {
-    "experiment": "object", "variant": "object", "found": "object", "image": "int32", "t": "float32", "told": "float32",
+    "experiment": "str", "variant": "str", "found": "str", "image": "int32", "t": "float32", "told": "float32",
     "after": "float32", "psnr": "float32", "perceptual": "float32", "nfe": "int32",
 }  # fmt: skip
 """The record's columns and their types. told: the level that a walk is told; after: that which fits its image best."""

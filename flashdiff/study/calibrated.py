@@ -28,7 +28,7 @@ from flashdiff.walks import EvenlySpaced
 from flashdiff.walks import build as build_walk
 
 COLUMNS = {
-    "budget": "float32", "method": "object", "image": "int32", "t": "float32", "sigma_hat": "float32", "sbar": "float32",
+    "budget": "float32", "method": "str", "image": "int32", "t": "float32", "sigma_hat": "float32", "sbar": "float32",
     "correlation": "float32", "start": "int32", "nfe": "int32", "psnr": "float32", "perceptual": "float32",
 }  # fmt: skip
 """The record's columns and their types; correlation: of the latent error with itself one entry further."""
@@ -56,7 +56,7 @@ def trials_of(bench: Bench, choice: Choice, starts: Sequence[int], steps: Sequen
     psnr = [
         [
             bench.quality(
-                flash_with(bench, choice, FixedStart(start), EvenlySpaced(number))(
+                flash_with(bench, choice, FixedStart(start, 0.0), EvenlySpaced(number))(
                     bench.measurement, bench.severity, title=f"from {start}, {number} steps"
                 ).images
             )["psnr"]
@@ -122,7 +122,7 @@ def methods_of(
     runs["told_truth"] = ours, truth_of(bench)[0]
     for start in starts:
         walk = EvenlySpaced(max(1, int(budget)))
-        runs[f"start_{start}"] = flash_with(bench, choice, FixedStart(start), walk), bench.severity
+        runs[f"start_{start}"] = flash_with(bench, choice, FixedStart(start, 0.0), walk), bench.severity
     return runs, fitted
 
 

@@ -15,13 +15,14 @@ from flashdiff.batch import slice_size
 from flashdiff.measures import MEASURES
 from flashdiff.study.budgets import Choice, few_step
 from flashdiff.study.comparison import Bench, run_stored
+from flashdiff.study.rows import typed
 from flashdiff.trust import conformal
 from flashdiff.trust.promises import LOWEST, NO_DIFFUSION, TUNED
 
 RUNS = ".build/confidence/{pair}/run"
 """Where the walks of a pair lie, below the study's folder, until their stage has saved its record."""
 COLUMNS = {
-    "method": "object", "image": "int32", "t": "float32", "sigma_hat": "float32", "nfe": "int32", "psnr": "float32",
+    "method": "str", "image": "int32", "t": "float32", "sigma_hat": "float32", "nfe": "int32", "psnr": "float32",
     "perceptual": "float32",
 }  # fmt: skip
 """The record's columns and their types: a row per validation image and method."""
@@ -29,9 +30,7 @@ COLUMNS = {
 
 def record(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all parts with the columns and types of COLUMNS; of none: no rows, so that every study has the file."""
-    parts = [part[[*COLUMNS]] for part in parts]
-    rows = pd.concat(parts) if parts else pd.DataFrame(columns=[*COLUMNS])
-    return rows.astype(COLUMNS).reset_index(drop=True)
+    return typed(parts, COLUMNS)
 
 
 def walks(tuned: Mapping[str, Mapping[str, Mapping[str, Choice]]], evaluations: float) -> dict[str, Choice]:

@@ -556,6 +556,25 @@ class Spread(Section):
         return self
 
 
+class Allocation(Section):
+    """A budget for a set of images, shared by predicted severity; no images: the experiment is left out."""
+
+    n_images: int = Field(ge=0, description="test images that walk with every number of evaluations")
+    validation: int = Field(ge=1, description="validation images that say what evaluations are worth")
+    numbers: Annotated[list[Count], Field(min_length=2)] = Field(
+        description="evaluations that every image walks with, rising; budgets are all but the last"
+    )
+    bins: Count = Field(description="groups of validation images by predicted severity")
+
+    @model_validator(mode="after")
+    def _fit(self):
+        if any(b <= a for a, b in itertools.pairwise(self.numbers)):
+            raise ValueError(f"numbers ({self.numbers}) must rise")
+        if self.validation < self.bins:
+            raise ValueError(f"validation ({self.validation}) must be at least bins ({self.bins})")
+        return self
+
+
 class Report(Section):
     """What only readers see: no stage that computes reads it."""
 
@@ -595,6 +614,7 @@ class Study(Section):
     blind: Blind
     spread: Spread
     calibrated: Calibrated
+    allocation: Allocation
     report: Report
 
     @field_validator("root")
@@ -671,6 +691,8 @@ class Study(Section):
             ("spread.validation", self.spread.validation, "validation"),
             ("calibrated.n_images", self.calibrated.n_images, "test"),
             ("calibrated.validation", self.calibrated.validation, "validation"),
+            ("allocation.n_images", self.allocation.n_images, "test"),
+            ("allocation.validation", self.allocation.validation if self.allocation.n_images else 0, "validation"),
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")

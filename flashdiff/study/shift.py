@@ -26,7 +26,7 @@ from flashdiff.trust.shift import NONE, reference
 CHECKPOINT = ".build/shift/{pair}/encoder.ckpt"
 """Where the trainings of a pair stand, below the study's folder, until their stage has saved its record."""
 COLUMNS = {
-    "encoder": "object", "shift": "object", "split": "object", "method": "object", "image": "int32", "t": "float32",
+    "encoder": "str", "shift": "str", "split": "str", "method": "str", "image": "int32", "t": "float32",
     "level": "float32", "sigma_hat": "float32", "sbar": "float32", "misfit": "float32", "psnr": "float32", "nfe": "int32",
 }  # fmt: skip
 """The record's columns and their types. encoder: whose reference counts; shift: none, or what is not as it was trained; method: none

@@ -149,5 +149,5 @@ def _sampled(flash: Flash, bench: Bench, samples: int, title: str) -> tuple[Tens
 def record(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all parts with sampler, image, samples and NUMBERS; of none: no rows, so that every study has the file."""
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    types = {"sampler": "object", "image": "int32", "samples": "int32"} | dict.fromkeys(NUMBERS, "float32")
+    types = {"sampler": "str", "image": "int32", "samples": "int32"} | dict.fromkeys(NUMBERS, "float32")
     return rows.reindex(columns=[*types]).astype(types)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from synthetic import (
     ablation_rows,
+    allocation_rows,
     blind_rows,
     calibrated_rows,
     example_arrays,
@@ -21,7 +22,7 @@ from synthetic import (
 )
 
 from flashdiff import figures
-from flashdiff.report import blind, calibrated, confidence, frontier, robustness, shift, spread, tables
+from flashdiff.report import allocation, blind, calibrated, confidence, frontier, robustness, shift, spread, tables
 
 
 def curve():
@@ -113,6 +114,14 @@ def calibrated_curves():
     return calibrated.curves(rows, calibrated.table(rows, 100))
 
 
+def shares():
+    """What the figure of a budget for a set needs, of two pairs."""
+    names = ("gaussian_blur", "random_inpainting")
+    return allocation.curves(
+        {f"{name}-ldps": allocation.ways_of(allocation_rows(seed=n), 4) for n, name in enumerate(names)}, 100
+    )
+
+
 # figure: (its data frame, how it is drawn from one, the columns it needs)
 FROM_ROWS = {
     "learning_curve": (curve, lambda rows: figures.learning_curve(rows, "gaussian_blur"), ["step"]),
@@ -201,6 +210,11 @@ FROM_ROWS = {
             *("degradation", "solver", "budget", "method", "sigma_hat", "start", "nfe"),
             *with_bounds("psnr_gain_db"),
         ],
+    ),
+    "budget_for_a_set": (
+        shares,
+        figures.budget_for_a_set,
+        ["degradation", "solver", "kind", "way", "budget", "psnr", *with_bounds("gain"), "sigma_hat", "nfe"],
     ),
     "posterior_spread": (
         lambda: spread.curves({"gaussian_blur-ldps": spread_rows(), "random_inpainting-ldps": spread_rows(seed=7)}),

@@ -89,6 +89,14 @@ AXES = {
         ("predicted severity σ̂", "steps"),
         ("gain in PSNR (dB)", ""),
     ],
+    "budget_for_a_set": [
+        ("", "gaussian blur\nPSNR (dB)"),
+        ("", "gain over equal shares (dB)"),
+        ("", "evaluations of an image"),
+        ("mean evaluations", "random inpainting\nPSNR (dB)"),
+        ("mean evaluations", "gain over equal shares (dB)"),
+        ("predicted severity σ̂", "evaluations of an image"),
+    ],
     "posterior_spread": [
         *(("", "error left / all"), ("", "coverage")),
         ("least sure pixels taken away", "error left / all"),
@@ -154,6 +162,12 @@ LEGENDS = {
         [
             *("calibrated start", "tuned rule, set by hand", "consistent start", "white part of the error"),
             *("3 evaluations", "6 evaluations"),
+        ]
+    ],
+    "budget_for_a_set": [
+        [
+            *("equal shares", "tuned rule, each image by itself", "by predicted severity"),
+            "best shares, in hindsight",
         ]
     ],
     "posterior_spread": [["few steps, start noise", "few steps, fresh noise", "published walk"]],

@@ -56,12 +56,14 @@ def study(tmp_path_factory):
     beside.mkdir(parents=True)
     for name in ("confidence", "intervals_held"):
         FROM_ROWS[name][0]().to_csv(beside / f"{name}.csv", index=False)
-    for stage, name in (("calibrated_start", "calibrated_start"), ("spread", "posterior_spread")):
-        (folder / "reports/figures_pdf" / stage).mkdir(parents=True)
-        FROM_ROWS[name][0]().to_csv(folder / f"reports/figures_pdf/{stage}/{name}.csv", index=False)
-
-    for folder_name, name in (("blind", "blind_levels"), ("shift", "shift_roc")):
-        beside = folder / "reports/figures_pdf" / folder_name
+    for stage, name in (
+        ("allocation", "budget_for_a_set"),
+        ("blind", "blind_levels"),
+        ("calibrated_start", "calibrated_start"),
+        ("shift", "shift_roc"),
+        ("spread", "posterior_spread"),
+    ):
+        beside = folder / "reports/figures_pdf" / stage
         beside.mkdir(parents=True)
         FROM_ROWS[name][0]().to_csv(beside / f"{name}.csv", index=False)
     write_metrics(folder)

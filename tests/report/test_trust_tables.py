@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import calibrated_rows, spread_rows
+from synthetic import allocation_rows, calibrated_rows, spread_rows
 
-from flashdiff.report import calibrated, spread
+from flashdiff.report import allocation, calibrated, spread
 from flashdiff.study import calibrated as calibrated_study
 from flashdiff.study import spread as spread_study
 
@@ -66,6 +66,41 @@ def test_an_interval_around_a_half_is_undecided():
     assert calibrated.sentence(calibrated.table({BLUR: rows}, 200)).count("undecided") == 2
 
 
+def exactly(own, tuned, n=24):
+    """Ways in which every image gains the same over equal shares, at one budget."""
+    rows = allocation.ways_of(allocation_rows(n), 4)
+    same = rows[(rows.way == allocation.SAME) & (rows.budget == 3)]
+    gains = {allocation.SAME: 0.0, allocation.TUNED: tuned, allocation.SHARED: own, allocation.HINDSIGHT: 0.2}
+    return pd.concat([same.assign(way=way, psnr=same.psnr + gain) for way, gain in gains.items()])
+
+
+def test_gains_of_shares_are_paired_differences():
+    ways = allocation.ways_of(allocation_rows(), 4)
+    table = allocation.table({BLUR: ways}, 200).set_index(["budget", "shares"])
+    assert len(table) == 2 * len(allocation.WAYS)
+    for (budget, way), part in ways[ways.budget.isin([3, 6])].groupby(["budget", "way"]):
+        psnr = {w: p.set_index("image").psnr for w, p in ways[ways.budget == budget].groupby("way")}
+        row = table.loc[(budget, allocation.WAYS[way])]
+        assert row.nfe == part.nfe.mean() and row.psnr == pytest.approx(part.psnr.mean())
+        assert row.over_equal_shares_db == pytest.approx((psnr[way] - psnr["same"]).mean(), abs=1e-4)
+        assert row.over_tuned_rule_db == pytest.approx((psnr[way] - psnr["tuned"]).mean(), abs=1e-4)
+        closed = (psnr[way] - psnr["same"]).mean() / (psnr["hindsight"] - psnr["same"]).mean()
+        assert row.regret_closed == pytest.approx(closed, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("own", "tuned", "verdict"),
+    [(0.1, 0.05, "it pays"), (0.1, 0.1, "no difference beyond chance"), (0.1, 0.15, "it costs quality")],
+)
+def test_shares_pay_where_they_beat_the_tuned_rule(own, tuned, verdict):
+    told = allocation.sentence(allocation.table({BLUR: exactly(own, tuned)}, 200))
+    assert told == (
+        f"gaussian blur, 3 evaluations on average: shares by predicted severity {own - tuned:+.3f} dB [{own - tuned:.3f}, "
+        f"{own - tuned:.3f}] over the tuned rule and +0.100 dB [0.100, 0.100] over equal shares, whose regret to the best shares "
+        f"in hindsight is 0.200 dB, 50% of it closed: {verdict}."
+    )
+
+
 def test_the_spread_s_table_is_means_over_images():
     rows = spread_rows()
     table = spread.table({BLUR: rows}, 200).set_index("sampler")
@@ -114,4 +149,6 @@ def test_a_study_without_the_experiments_has_no_rows_and_nothing_to_say():
     assert calibrated.sentence(none[0]) == spread.sentence(none[1]) == ""
     assert calibrated.curves({BLUR: calibrated_study.record([])}, none[0]).empty
     assert spread.curves({BLUR: spread_study.record([])}).empty
+    assert allocation.table({}, 100).empty and allocation.sentence(allocation.table({}, 100)) == ""
+    assert allocation.curves({}, 100).empty
     assert spread.examples("nowhere", {BLUR: spread_study.record([])}) == {}

@@ -14,6 +14,7 @@ from flashdiff.study import blind, shift
 from flashdiff.study.comparison import Bench
 from flashdiff.study.records import read_rows, write_rows
 from flashdiff.trust.blind import estimate_level, fit, level_of, read_off
+from flashdiff.trust.shift import reference
 
 BLUR = {"kind": "gaussian_blur", "std_min": 0.3, "std_max": 2.0, "radius": 7, "noise_std": 0.1}
 MASKS = {"kind": "random_inpainting", "drop_max": 0.9, "exponent": 1.0, "noise_std": 0.05}
@@ -223,10 +224,10 @@ def test_the_table_for_commands_flags_as_p_values_do():
     rows = shift.record([pd.DataFrame(head | columns | {"sbar": 0.1, "psnr": 20.0})])
     table = shift.thresholds(rows, "blur", 0.1, 4, 0.1)
     assert list(table["encoders"]) == ["own"] and table["noise_std"] == 0.1
-    reference = shift.reference(rows, "own", 4)
-    limits = shift.Reference.thresholds(reference, 0.1)
+    own = reference(rows, "own", 4)
+    limits = own.thresholds(0.1)
     new, misfit = rng.uniform(size=50), rng.uniform(1, 3, 50)
-    assert np.array_equal(limits.flagged(new, misfit), reference.p_value(new, misfit) <= 0.1)
+    assert np.array_equal(limits.flagged(new, misfit), own.p_value(new, misfit) <= 0.1)
     assert shift.thresholds(shift.record([]), "blur", 0.1, 4, 0.1)["encoders"] == {}
 
 

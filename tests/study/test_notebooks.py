@@ -33,6 +33,7 @@ SHIPPED = {
     "blind",
     "spread",
     "calibrated",
+    "allocation",
 }  # their results are in git and do not depend on code (docs/decisions.md)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -191,7 +191,7 @@ def trainings(bench, tmp_path_factory):
     images = ((bench.truth.numpy() + 1) * 127.5).round().astype(np.uint8)
     recipe = {
         "init": str(ROOT / "data/encoder"), "architecture": None, "loss": "likelihood", "noise": None, "steps": 2,
-        "batch_size": 4, "learning_rate": 1e-4, "ema": 0.5, "lambda_sigma": 1.0, "lambda_image": 0.0, "mixed_precision": "no",
+        "batch_size": 4, "learning_rate": 1e-3, "ema": 0.5, "lambda_sigma": 1.0, "lambda_image": 0.0, "mixed_precision": "no",
     }  # fmt: skip
     found = {}
     for name, number, accumulation in (("1", 1, 1), ("3", 3, 1), ("parts", 1, 2)):

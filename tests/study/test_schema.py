@@ -181,6 +181,33 @@ def test_shipped_studies_are_valid(path):
             3,
             "confidence.evaluations: 3 is not among budgets.evaluations ([2.0, 4.0]); choose one of them.",
         ),
+        ("shift.bins", 13, "shift: validation (12) must be at least bins (13)."),
+        ("shift.walked", 7, "shift: walked (7) must not be above n_images (6)."),
+        ("shift.fallback_index", 20, "shift.fallback_index: [20] must be below prior.diffusion.n_steps (20)."),
+        (
+            "blind.evaluations",
+            2,
+            "blind.evaluations: 2 and its half, 1, are not both among budgets.evaluations ([2.0, 4.0]); choose another number, or "
+            "no images (0).",
+        ),
+        ("spread.full_images", 5, "spread: full_images (5) are some of n_images (4); lower it."),
+        (
+            "spread.evaluations",
+            3,
+            "spread.evaluations: 3 is not among budgets.evaluations ([2.0, 4.0]); choose one of them.",
+        ),
+        ("calibrated.starts", [5, 5], "calibrated: starts ([5, 5]) must rise."),
+        ("calibrated.shares", [0.5, 0.9], "calibrated: shares ([0.5, 0.9]) must enclose 1."),
+        ("calibrated.bins", 3, "calibrated: validation (6) is too few images for 3 bins; lower bins."),
+        (
+            "calibrated.evaluations",
+            [3],
+            "calibrated.evaluations: 3 is not among budgets.evaluations ([2.0, 4.0]); choose of them.",
+        ),
+        ("allocation.numbers", [1, 4, 2], "allocation: numbers ([1, 4, 2]) must rise."),
+        ("allocation.bins", 7, "allocation: validation (6) must be at least bins (7)."),
+        ("allocation.n_images", 17, "allocation.n_images: 17 is more than the 16 test images; lower it."),
+        ("allocation.validation", 13, "allocation.validation: 13 is more than the 12 validation images; lower it."),
         ("robustness.noise", [0.0], "robustness.noise.0: 0.0 is not valid: input should be greater than 0."),
         (
             "robustness.corrections",
@@ -557,7 +584,7 @@ print(sorted(name for name in heavy & set(sys.modules) if type(sys.modules[name]
     done = subprocess.run([sys.executable, "-c", script], cwd=SMOKE.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, loaded = done.stdout.splitlines()
-    assert first == "Study smoke: 3 degradations, 2 solvers, 3 comparisons; the parameters are valid."
+    assert first == "Study smoke: 3 degradations, 2 solvers, 2 comparisons; the parameters are valid."
     assert loaded == "[]"
 
 

@@ -197,6 +197,7 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
                 "correlate",
                 "frontier",
                 "report",
+                "show_allocation",
                 "show_blind",
                 "show_calibrated",
                 "show_robustness",
@@ -216,6 +217,7 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
         ("confidence", "coverage", 0.7, {"confidence"}),
         ("spread", "samples", 3, {"spread"}),
         ("calibrated", "starts", [5, 10], {"calibrated"}),
+        ("allocation", "numbers", [1, 3, 4], {"allocation", "show_allocation"}),
         ("budgets", "n_images", 5, {"walk_budgets", "other_seeds"}),
         (
             "solvers",
