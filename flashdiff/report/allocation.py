@@ -60,7 +60,8 @@ def _gain(psnr: pd.DataFrame, way: str, over: str, n_resamples: int, seed: int) 
 def table(ways: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) -> pd.DataFrame:
     """One row per pair, tuned budget and way: mean evaluations and PSNR, paired gains in PSNR over equal shares and over the
     tuned rule and in perceptual distance over the tuned rule, and which share it closes of the regret of equal shares to the
-    best shares in hindsight. With 95% intervals over images, the shares as they are. No rows where no study measured it.
+    best shares in hindsight, NaN where there is none beyond chance. Gains have 95% intervals over images, the shares as they
+    are. No rows where no study measured it.
 
     ways: {pair: of :func:`ways_of`}.
     """
@@ -71,7 +72,7 @@ def table(ways: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) -> 
         for budget in of_pair[of_pair.way == TUNED].budget.unique():
             part = of_pair[of_pair.budget == budget].assign(method=of_pair.way)
             psnr, perceptual = (by_method(part, name).astype(float) for name in ("psnr", "perceptual"))
-            regret = (psnr[HINDSIGHT] - psnr[SAME]).to_numpy()
+            regret = _gain(psnr, HINDSIGHT, SAME, n_resamples, seed)
             for way, name in WAYS.items():
                 own = part[part.way == way]
                 row = head | {"budget": float(budget), "shares": name, "nfe": own.nfe.mean(), "psnr": own.psnr.mean()}
@@ -79,14 +80,11 @@ def table(ways: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) -> 
                 row |= spread("over_tuned_rule_db", _gain(psnr, way, TUNED, n_resamples, seed))
                 both = perceptual[way].to_numpy(), perceptual[TUNED].to_numpy()
                 row |= spread(distance.gain, bootstrap(both, distance.improvement, n_resamples, seed))
-                closes = (psnr[way] - psnr[SAME]).to_numpy(), regret
-                found.append(row | spread("regret_closed", bootstrap(closes, _share, n_resamples, seed)))
+                closed = float("nan")
+                if regret["low"] is not None and regret["low"] > 0:  # else there is none beyond chance
+                    closed = (psnr[way] - psnr[SAME]).mean() / regret["value"]
+                found.append(row | {"regret_closed": closed})
     return pd.DataFrame(found)
-
-
-def _share(gain: np.ndarray, regret: np.ndarray) -> float:
-    """Of the mean regret, the share that the mean gain closes; NaN where there is none."""
-    return gain.mean() / regret.mean() if regret.mean() > 0 else float("nan")
 
 
 def curves(ways: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from flashdiff.measures import MEASURES
 from flashdiff.study.budgets import Choice, few_step
 from flashdiff.study.comparison import Bench
 from flashdiff.study.rows import typed
-from flashdiff.trust.allocation import SAME, TUNED, worth_of
+from flashdiff.trust.allocation import SAME, TUNED
 
 COLUMNS = {
     "split": "str", "method": "str", "number": "float32", "image": "int32", "t": "float32", "sigma_hat": "float32",
@@ -79,12 +79,3 @@ def walked(bench: Bench, split: str, runs: Mapping[tuple[str, float], Choice]) -
 def record(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all parts with the columns and types of COLUMNS; of none: no rows, so that every study has the file."""
     return typed(parts, COLUMNS)
-
-
-def shared(rows: pd.DataFrame, section: Mapping, tuned: Mapping[str, Mapping]) -> dict[str, Any]:
-    """What ships for `flashdiff restore`, as JSON can write it: "worth" (:class:`flashdiff.trust.allocation.Worth`) and
-    "walks" {number: setting}; both empty of no rows."""
-    if rows.empty:
-        return {"worth": {}, "walks": {}}
-    walks = {str(number): choice for number, choice in settings(tuned, section["numbers"]).items()}
-    return {"worth": worth_of(rows, section["bins"]).to_dict(), "walks": walks}

@@ -1,14 +1,12 @@
 """A budget for a set: how many evaluations each image gets, so that the set's predicted quality is best at a given mean.
 
-What an evaluation is worth differs between images: an easy one is as good as it gets after three, a hard one still gains at
-twelve. The mean quality of validation images of like predicted severity, per number of evaluations, is the prediction; which
-number every image gets is a multiple-choice knapsack, solved as a mixed-integer linear program. Rate allocation of this kind
-is Shoham and Gersho 1988 (who solve it by Lagrange multipliers, on the convex hull alone).
+The mean quality of validation images of like predicted severity, per number of evaluations, says what evaluations are worth;
+which number every image gets is a multiple-choice knapsack, solved as a mixed-integer linear program. Source:
+Shoham and Gersho 1988, who share bits among quantisers by Lagrange multipliers, on the convex hull alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -77,17 +75,6 @@ class Worth:
         return np.stack(
             [np.interp(told, np.log(self.sigma_hat), column) for column in zip(*self.quality, strict=True)], 1
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can write it; six digits."""
-        rounded = [[float(f"{value:.6g}") for value in row] for row in self.quality]
-        knots = [float(f"{value:.6g}") for value in self.sigma_hat]
-        return {"numbers": [*self.numbers], "sigma_hat": knots, "quality": rounded}
-
-    @classmethod
-    def from_dict(cls, written: Mapping[str, Any]) -> Self:
-        """What :meth:`to_dict` wrote."""
-        return cls(tuple(written["numbers"]), tuple(written["sigma_hat"]), tuple(map(tuple, written["quality"])))
 
 
 def fit(sigma_hat: np.ndarray, numbers: Sequence[int], quality: np.ndarray, bins: int) -> Worth:

@@ -12,7 +12,7 @@ from flashdiff.severity import SeverityEncoder
 from flashdiff.study import allocation, budgets
 from flashdiff.study.comparison import Bench
 from flashdiff.study.records import read_rows, write_rows
-from flashdiff.trust.allocation import SAME, TUNED, Worth, fit
+from flashdiff.trust.allocation import SAME, TUNED, fit, worth_of
 
 BLUR = {"kind": "gaussian_blur", "std_min": 0.3, "std_max": 2.0, "radius": 7, "noise_std": 0.1}
 WALK = {"solver": {"kind": "ldps", "stochasticity": 0.0}, "candidates": {"eta": [0.1]}}
@@ -72,16 +72,11 @@ def test_the_record_is_of_walks_with_every_number_and_of_none(load, tuned, rows,
     pd.testing.assert_frame_equal(read_rows(tmp_path / "record.parquet", expect=len(rows)), rows)
 
 
-def test_what_ships_is_the_validation_images_worth(tuned, rows):
-    shipped = allocation.shared(rows, SECTION, tuned)
+def test_the_worth_is_the_validation_images(rows):
     own = rows[rows["split"] == "validation"]
     psnr_of = own.pivot(index="image", columns="number", values="psnr").to_numpy(float)
     sigma_hat = own[own["number"] == 0].sort_values("image").sigma_hat.to_numpy(float)
-    expected = fit(sigma_hat, [0, 1, 2, 4], psnr_of, 2)
-    worth = Worth.from_dict(shipped["worth"])
-    assert worth.numbers == (0, 1, 2, 4) and shipped["walks"].keys() == {"1", "2", "4"}
-    np.testing.assert_allclose(worth.sigma_hat, expected.sigma_hat, rtol=1e-5)
-    np.testing.assert_allclose(worth.quality, expected.quality, rtol=1e-5)
+    assert worth_of(rows, 2) == fit(sigma_hat, [0, 1, 2, 4], psnr_of, 2)
 
 
 def test_every_way_shares_the_budget_among_the_walks_that_were_taken(rows):
@@ -103,4 +98,3 @@ def test_every_way_shares_the_budget_among_the_walks_that_were_taken(rows):
 def test_a_study_without_images_walks_nothing(tuned):
     rows = allocation.rows_of({**SECTION, "n_images": 0}, tuned, None)
     assert rows.empty and list(rows) == list(allocation.COLUMNS)
-    assert allocation.shared(rows, SECTION, tuned) == {"worth": {}, "walks": {}}

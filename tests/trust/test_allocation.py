@@ -1,7 +1,6 @@
 """A budget for a set: the best shares by brute force, what evaluations are worth by severity, and what is refused."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -60,7 +59,6 @@ def test_the_worth_is_linear_in_the_logarithm_and_level_beyond():
     worth = Worth((0, 6), (0.1, 0.4), ((30.0, 31.0), (20.0, 25.0)))
     assert worth([0.1, 0.2, 0.4]).tolist() == pytest.approx(np.array([[30, 31], [25, 28], [20, 25]]))
     assert worth([0.0, 9.0]).tolist() == [[30, 31], [20, 25]]
-    assert Worth.from_dict(json.loads(json.dumps(worth.to_dict()))) == worth
 
 
 def test_tables_that_make_no_sense_are_refused():

@@ -127,8 +127,8 @@ def test_samples_are_walks_of_the_same_measurement_that_differ_in_noise_alone(ti
     samples, nfe = spread.posterior_samples(flash, measurement, 3)
     alone = flash(measurement)
     assert samples.shape == (3, 3, 1, 16, 16) and nfe.tolist() == [[3] * 3] * 3
-    torch.testing.assert_close(samples[:, 0], alone.images, rtol=0, atol=1e-5)  # the first is the image's own walk
-    assert (samples.double().std(1).flatten(1).max(1).values > 1e-4).all()
+    torch.testing.assert_close(samples[:, 0], alone.images, rtol=0, atol=1e-3)  # the first is the image's own walk
+    assert (samples.double().std(1).flatten(1).max(1).values > 1e-2).all()
     repeated = measurement.select(np.repeat(np.arange(3), 3))
     several = spread._OfSamples(measurement.degradation)
     ids = repeated.ids + spread.DRAW * np.tile(np.arange(3), 3)
@@ -147,7 +147,7 @@ def test_neither_batch_size_nor_number_of_samples_changes_one(tiny_prior):
     flash, measurement = flash_and_measurement(tiny_prior.float(), DEGRADATIONS[1], PublishedStart())
     few, _ = spread.posterior_samples(flash, measurement, 2)
     several, _ = spread.posterior_samples(flash, measurement.select(np.array([2, 0])), 4)
-    torch.testing.assert_close(several[:, :2], few[[2, 0]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(several[:, :2], few[[2, 0]], rtol=0, atol=1e-3)
 
 
 def test_one_sample_has_no_spread_and_is_refused(tiny_prior):
