@@ -317,7 +317,7 @@ def test_a_computing_stage_does_not_depend_on_drawing_the_schema_or_the_runner(n
             {"04_train_severity", "14_other_seeds", "17_ablation", "19_robustness", "32_shift", "34_blind"},
         ),
         ("trust/spread.py", {"28_spread"}),
-        ("trust/allocation.py", {"26_allocation", "27_show_allocation"}),
+        ("trust/allocation.py", {"16_report", "26_allocation", "27_show_allocation"}),
         ("trust/calibrated_start.py", {"30_calibrated_start"}),
         (
             "study/comparison.py",
