@@ -159,7 +159,7 @@ def budget_for_a_set(table: pd.DataFrame) -> Figure:
 
 
 def sentence(table: pd.DataFrame) -> str:
-    """What sharing by predicted severity comes to, pair by pair and budget by budget; "" of no rows.
+    """What sharing by predicted severity comes to, a line per pair; "" of no rows.
 
     It pays where the whole interval of its gain over the tuned rule, plain Flash at equal cost, lies above 0, and costs
     where it lies below.
@@ -167,17 +167,19 @@ def sentence(table: pd.DataFrame) -> str:
     told = []
     if table.empty:
         return ""
-    for (degradation, _, budget), part in table.groupby(["degradation", "solver", "budget"], sort=False):
-        of = part.set_index("shares")
-        own, best = of.loc[WAYS[SHARED]], of.loc[WAYS[HINDSIGHT]]
-        pays = own.over_tuned_rule_db_low > 0
-        costs = own.over_tuned_rule_db_high < 0
-        verdict = "it pays" if pays else "it costs quality" if costs else "no difference beyond chance"
-        closed = "" if pd.isna(own.regret_closed) else f", {own.regret_closed:.0%} of it closed"
+    for (degradation, _), of_pair in table.groupby(["degradation", "solver"], sort=False):
+        budgets = []
+        for budget, part in of_pair.groupby("budget"):
+            of = part.set_index("shares")
+            own, best = of.loc[WAYS[SHARED]], of.loc[WAYS[HINDSIGHT]]
+            low, high = own.over_tuned_rule_db_low, own.over_tuned_rule_db_high
+            verdict = "pays" if low > 0 else "costs" if high < 0 else "no difference beyond chance"
+            budgets.append(
+                f"{budget:g} on average {own.over_tuned_rule_db:+.3f} dB [{low:.3f}, {high:.3f}], {verdict} (regret of equal shares to "
+                f"the best in hindsight: {best.over_equal_shares_db:.3f} dB)"
+            )
         told.append(
-            f"{degradation.replace('_', ' ')}, {budget:g} evaluations on average: shares by predicted severity "
-            f"{own.over_tuned_rule_db:+.3f} dB [{own.over_tuned_rule_db_low:.3f}, {own.over_tuned_rule_db_high:.3f}] over the tuned "
-            f"rule and {own.over_equal_shares_db:+.3f} dB [{own.over_equal_shares_db_low:.3f}, {own.over_equal_shares_db_high:.3f}] over "
-            f"equal shares, whose regret to the best shares in hindsight is {best.over_equal_shares_db:.3f} dB{closed}: {verdict}."
+            f"{degradation.replace('_', ' ').capitalize()}, evaluations shared by predicted severity, PSNR over the tuned rule: "
+            f"{'; '.join(budgets)}."
         )
     return "\n".join(told)

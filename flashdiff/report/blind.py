@@ -95,7 +95,7 @@ def sentences(levels: pd.DataFrame, kinds: pd.DataFrame) -> str:
             f"Of {len(kinds)} kinds, {kinds.right.mean():.1%} of the measurements are taken for what they are; the fewest of "
             f"{worst.degradation.replace('_', ' ')}, {worst.right:.1%}."
         )
-    return " ".join(said)
+    return "\n".join(said)
 
 
 @styled

@@ -109,7 +109,7 @@ def of_all_pairs(reports: Path, distances: Mapping[str, str]) -> list[dict]:
         said = SENTENCES[stage](*(pd.read_csv(reports / t["csv"]) for t in made)) if len(made) == len(names) else ""
         if images or made:
             drawn = [figure(reports, image) for image in images]
-            found.append({"stage": stage, "tables": made, "figures": drawn, "sentences": [said] if said else []})
+            found.append({"stage": stage, "tables": made, "figures": drawn, "sentences": said.splitlines()})
     return found
 
 

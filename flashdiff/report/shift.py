@@ -139,22 +139,29 @@ def sentences(detectors: pd.DataFrame, lost: pd.DataFrame) -> str:
         own = part[part["shift"] == NONE].iloc[0]
         alarm = own.promised
         kept = "as promised" if own.flagged_low <= alarm <= own.flagged_high else "not as promised"
-        said.append(
-            f"{degradation.replace('_', ' ').capitalize()}: {own.flagged:.1%} false alarms [{own.flagged_low:.1%}, "
-            f"{own.flagged_high:.1%}], {kept} ({alarm:.0%});"
-        )
         others = part[~part["shift"].isin(UNSHIFTED)]
         shares = ", ".join(f"{row['shift']} {row.flagged:.0%}" for _, row in others.iterrows())
-        said.append(f"flagged are {shares}.")
+        said.append(
+            f"{degradation.replace('_', ' ').capitalize()}: {own.flagged:.1%} false alarms [{own.flagged_low:.1%}, "
+            f"{own.flagged_high:.1%}], {kept} ({alarm:.0%}); flagged are {shares}."
+        )
         walked = lost[(lost.degradation == degradation) & ~lost["shift"].isin(UNSHIFTED)] if len(lost) else lost
-        for _, row in walked.iterrows():
-            verdict = "saves" if row.saved_db_low > 0 else "costs" if row.saved_db_high < 0 else "changes by chance"
-            said.append(
-                f"{row['shift'].capitalize()}: not knowing it costs {row.lost_db:.2f} dB [{row.lost_db_low:.2f}, "
-                f"{row.lost_db_high:.2f}]; falling back {verdict}: {row.saved_db:+.2f} dB [{row.saved_db_low:.2f}, "
-                f"{row.saved_db_high:.2f}]."
-            )
-    return " ".join(said)
+        if len(walked):
+            said.append(_walks(walked))
+    return "\n".join(said)
+
+
+def _walks(walked: pd.DataFrame) -> str:
+    """What not knowing the shifts of one degradation costs, and what falling back does to each."""
+    by_verdict: dict[str, list[str]] = {"saves": [], "costs": [], "changes nothing beyond chance": []}
+    for _, row in walked.iterrows():
+        verdict = (
+            "saves" if row.saved_db_low > 0 else "costs" if row.saved_db_high < 0 else "changes nothing beyond chance"
+        )
+        by_verdict[verdict].append(f"{row['shift']} {row.saved_db:+.2f}")
+    lost = ", ".join(f"{row['shift']} {row.lost_db:.2f}" for _, row in walked.iterrows())
+    falls = "; ".join(f"{verdict} on {', '.join(of)}" for verdict, of in by_verdict.items() if of)
+    return f"Not knowing the shift costs (dB) on {lost}. Falling back to a longer walk {falls}."
 
 
 @styled

@@ -64,9 +64,13 @@ def test_the_sentence_of_shifts_follows_the_intervals():
     detectors, lost = shift.detector_table(rows, 1, 0.05, 100), shift.lost_table(rows, 1, 0.05, 100)
     said = shift.sentences(detectors, lost)
     assert "as promised (5%)" in said and "noise x 2 100%, masks 100%" in said
-    assert "Masks: not knowing it costs 5.00 dB [5.00, 5.00]; falling back saves: +1.25 dB" in said
-    worse = lost.assign(saved_db_low=-2, saved_db_high=-1)
-    assert "falling back costs" in shift.sentences(detectors, worse)
+    walks = "Not knowing the shift costs (dB) on noise x 2 1.00, masks 5.00. Falling back to a longer walk "
+    assert said.endswith(f"{walks}saves on noise x 2 +0.25, masks +1.25.")
+    mixed = lost.assign(
+        saved_db_low=np.where(lost["shift"] == "masks", -2, -1), saved_db_high=np.where(lost["shift"] == "masks", -1, 1)
+    )
+    expected = f"{walks}costs on masks +1.25; changes nothing beyond chance on noise x 2 +0.25."
+    assert shift.sentences(detectors, mixed).endswith(expected)
     assert "not as promised" in shift.sentences(detectors.assign(flagged_low=0.2), lost)
 
 
