@@ -17,7 +17,7 @@ LIBRARIES = ("flashdiff", "torch", "diffusers", "numpy", "pandas", "scikit-image
 
 
 def made(folder: str | Path, notebooks: Collection[str]) -> dict:
-    """What the page says of its making: "parameters" (the text of params.yaml), "seeds" (see :func:`seeds`), "inputs" (see
+    """What the page says of its making: "parameters" (the text of params.yaml without its comments), "seeds" (see :func:`seeds`), "inputs" (see
     :func:`inputs`), "splits" (name -> SHA-256 of its pixels and labels), "versions", "hardware", "durations" (seconds by
     stage) and "revision"; what is not known there is empty or says so.
 
@@ -29,7 +29,7 @@ def made(folder: str | Path, notebooks: Collection[str]) -> dict:
     data = folder / "reports/metrics/data.json"
     described = read_json(data) if data.is_file() else {}
     return {
-        "parameters": parameters.read_text(encoding="utf-8") if parameters.is_file() else "",
+        "parameters": without_comments(parameters.read_text(encoding="utf-8")) if parameters.is_file() else "",
         "seeds": seeds(folder),
         "inputs": inputs(folder),
         "splits": {name: split["sha256"] for name, split in described.items() if "sha256" in split},
@@ -42,6 +42,15 @@ def made(folder: str | Path, notebooks: Collection[str]) -> dict:
 
 CARD_SEEDS = re.compile(r'^- (?P<part>\w+):.*\bseed (?P<seed>\d+)|^ *"seed": (?P<only>\d+),?$', re.MULTILINE)
 """How the card of a prior, a line per part, and that of a severity encoder, its recipe in JSON, name seeds."""
+
+
+def without_comments(text: str) -> str:
+    """A study file's text as short as it can be: a sign # in quotes begins no comment, and a line with quotes stays whole."""
+    lines = [
+        line if {"'", '"'} & {*line.partition("#")[0]} else re.sub(r"(^|\s)\s*#.*", "", line)
+        for line in text.splitlines()
+    ]
+    return re.sub(r"\n{2,}", "\n", "\n".join(line.rstrip() for line in lines)).strip() + "\n"
 
 
 def seeds(folder: Path) -> dict[str, Any]:

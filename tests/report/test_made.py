@@ -2,16 +2,19 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
 from flashdiff.report import sections
-from flashdiff.report.made import inputs, made, seeds
+from flashdiff.report.made import inputs, made, seeds, without_comments
 from flashdiff.report.names import DISTANCES
 from flashdiff.report.template import render
 from flashdiff.study.records import write_json
 
+ROOT = Path(__file__).parents[2]
 PARAMETERS = """study: toy
 seed: 3
 other_seeds: [11, 12]
@@ -130,3 +133,19 @@ def test_quality_over_cost_is_left_out_where_all_walks_cost_the_same(tmp_path, h
 
     assert shown("inpainting") == names
     assert shown("blur") == (names - {"quality_against_steps"} if high == 1 else names)
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(ROOT.glob("studies/*/params.yaml"))], ids=str)
+def test_parameters_without_comments_are_the_same_parameters(path):
+    text, yaml = path.read_text(encoding="utf-8"), YAML(typ="safe")
+    short = without_comments(text)
+    assert yaml.load(short) == yaml.load(text)
+    assert len(short.splitlines()) < len(text.splitlines()) and "\n\n" not in short
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 'x # y'  # z", 'a: "x # y"', "a: x#y # z", "# head\n\na: 1\n\n\nb: [1, 2]  # both\n"]
+)
+def test_a_sign_in_a_text_begins_no_comment(text):
+    yaml = YAML(typ="safe")
+    assert yaml.load(without_comments(text)) == yaml.load(text)

@@ -349,14 +349,14 @@ def test_a_picture_of_what_was_not_measured_is_not_shown_though_an_earlier_run_d
 
 def test_the_end_says_how_it_was_made(study, tmp_path):
     folder = shutil.copytree(study, tmp_path / "study")
-    (folder / "params.yaml").write_text("study: toy  # <b>\n")
+    (folder / "params.yaml").write_text("study: <b>toy  # of blocks\n")
     write_json(
         folder / ".build/durations.json",
         {"06_ordering_accuracy-gaussian_blur": 107.6, "04_train_severity-mixture": 9.0},
     )
     text = report.assemble(folder, STUDY, DEGRADATIONS, PAIRS).read_text(encoding="utf-8")
     end = text.partition('id="made"')[2]
-    assert "study: toy  # &lt;b&gt;" in end and "2 minutes in all" in end
+    assert "<pre>study: &lt;b&gt;toy\n</pre>" in end and "2 minutes in all" in end
     assert "<td>06_ordering_accuracy-gaussian_blur</td><td>108</td>" in end and "mixture" not in end
     for words in ("Python 3.", "torch ", "from revision unknown (no git repository)", " core"):
         assert words in end, words
