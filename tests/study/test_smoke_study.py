@@ -15,8 +15,6 @@ pytestmark = pytest.mark.slow
 PAIRS = {"gaussian_blur": "ldps", "mixture": "latent_daps"}
 ALONE = ["random_inpainting"]
 """Degradations that have an encoder and no comparison."""
-
-
 OF_ALL_PAIRS = {f"show_{name}" for name in ("allocation", "blind", "calibrated", "confidence", "shift", "spread")}
 """Stages that draw all pairs together, and so read which there are."""
 
