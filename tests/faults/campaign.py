@@ -36,9 +36,14 @@ from ruamel.yaml import YAML
 
 COMPUTING = (
     "download", "prior", "train_severity", "measure_severity", "tune", "baseline", "reconstruct", "tune_budgets", "walk_budgets",
-    "other_seeds", "examples", "ablate", "robustness",
+    "other_seeds", "examples", "ablate", "robustness", "confidence", "spread", "calibrated", "allocation", "shift", "blind",
 )  # fmt: skip
-"""The stages that compute or train; the others draw what these left."""
+"""The stages that compute or train, in an order in which they can run; the others draw what these left."""
+DRAWING = (
+    "show_prior", "order", "correlate", "compare", "speedup", "frontier", "show_examples", "show_ablation", "show_robustness",
+    "show_confidence", "show_spread", "show_calibrated", "show_allocation", "show_shift", "show_blind", "report",
+)  # fmt: skip
+STAGES = (*COMPUTING, *DRAWING)
 DEGRADATION, SOLVER = "gaussian_blur", "ldps"
 ROOT = Path(__file__).parents[2]
 RERUNS = ("seconds", "engine_calls", "engine")
@@ -100,7 +105,7 @@ def tiny_study(folder: Path) -> Undisturbed:
     with (place / "params.yaml").open("w") as file:
         YAML().dump(study, file)
     stages = stages_of(ROOT / "dvc.yaml", DEGRADATION, SOLVER, study["prior"]["kind"], study["data"]["name"])
-    return Undisturbed(place, {name: stages[name] for name in COMPUTING})
+    return Undisturbed(place, {name: stages[name] for name in STAGES})
 
 
 def results(stage: StageOfStudy) -> tuple[str, ...]:
@@ -113,7 +118,7 @@ def clear(whole: Undisturbed, stage: StageOfStudy) -> None:
     remove(whole.folder, results(stage))
     for left in list(left_behind(whole.folder)):
         remove(whole.folder, (str(left),))
-    for name in (
+    kept = (
         "features",
         "prior",
         "severity",
@@ -123,7 +128,10 @@ def clear(whole: Undisturbed, stage: StageOfStudy) -> None:
         "reconstruct",
         "baseline",
         "budgets",
-    ):
+        "confidence",
+        "shift",
+    )
+    for name in kept:
         shutil.rmtree(whole.folder / ".build" / name, ignore_errors=True)
 
 

@@ -64,7 +64,8 @@ def stages_of(pipeline: Path, degradation: str, solver: str, prior: str, data: s
         words = shlex.split(entry["cmd"])
         if "run" in words:
             notebook, executed, *items = words[words.index("run") + 1 :]
-            outs = tuple(out if isinstance(out, str) else next(iter(out)) for out in entry["outs"])
+            written = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
+            outs = tuple(out if isinstance(out, str) else next(iter(out)) for out in written)
             found[name] = StageOfStudy(name, notebook, executed, tuple(items), outs)
     return found
 

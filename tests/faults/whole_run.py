@@ -1,4 +1,4 @@
-"""`make faults`: faults in every computing stage of a tiny study, one after another, and a table of what happened.
+"""`make faults`: faults in every stage of a tiny study, one after another, and a table of what happened.
 
 python tests/faults/whole_run.py [--faults 200] [--seed 0] [--only STAGE ...] [--into TABLE.md]
 """
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from campaign import COMPUTING, Trial, chain, kinds_in_turn, load_libraries, tiny_study
+from campaign import STAGES, Trial, chain, kinds_in_turn, load_libraries, tiny_study
 from injection import mounted
 
 
@@ -37,9 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--only", nargs="+", choices=COMPUTING, default=COMPUTING, help="stages; those before them run, too"
-    )
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES, help="stages; those before them run, too")
     parser.add_argument("--into", type=Path, help="a file for the table")
     options = parser.parse_args()
     load_libraries()
@@ -48,7 +46,7 @@ def main() -> int:
         whole = tiny_study(Path(folder) / "repository")
         stages = [whole.stages[name] for name in options.only]
         for name, stage in whole.stages.items():
-            if COMPUTING.index(name) <= max(map(COMPUTING.index, options.only)):
+            if STAGES.index(name) <= max(map(STAGES.index, options.only)):
                 whole.measure(stage)
                 print(f"{name}: {whole.seconds[name]:.1f} s, {whole.writes[name]} writes", flush=True)
         kinds, done = kinds_in_turn(rng, small_disk), 0
