@@ -186,6 +186,7 @@ def choices(
         ("calibrated.n_images", min(96, test), ""),
         ("calibrated.validation", min(64, validation), ""),
         ("calibrated.bins", 3 if validation >= 12 else 1, ""),
+        ("allocation.n_images", 0, "what evaluations are worth by severity is not measured"),
     ]
     return [Choice(*value) for value in values]
 

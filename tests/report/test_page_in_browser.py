@@ -130,7 +130,7 @@ def test_on_paper_the_folds_are_open_and_nothing_is_cut(browser, small, tmp_path
     tab.set_viewport_size(a4)
     tab.emulate_media(media="print")
     assert tab.locator("details:not([open])").count() > 0
-    shown = tab.locator("details figure").last.bounding_box()
+    shown = tab.locator("details:not(.online) figure").last.bounding_box()
     assert shown is not None and shown["height"] > 50
     assert width_and_height(tab)[0] <= a4["width"]
     inside = "cell => cell.getBoundingClientRect().right"
