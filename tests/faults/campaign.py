@@ -28,6 +28,7 @@ from injection import (
     content,
     damaged,
     left_behind,
+    put_back,
     remove,
     run_cells,
     stages_of,
@@ -243,8 +244,16 @@ DAMAGE = ("empty", "cut off", "another bit")
 def chain(whole: Undisturbed, stage: StageOfStudy, kinds: list[str], rng: np.random.Generator) -> Trial:
     """Faults one after another in a stage, each on what the one before left; then an undisturbed rerun.
 
-    A kind of DAMAGE spoils a file that the runs before have left, of their results or of what they kept to go on from.
+    A kind of DAMAGE spoils a file that the runs before have left, of their results or of what they kept to go on from. In the
+    end the undisturbed results lie there again, so that later stages read what they read then, seconds included.
     """
+    trial = _chain(whole, stage, kinds, rng)
+    clear(whole, stage)
+    put_back(whole.folder, whole.outs[stage.name])
+    return trial
+
+
+def _chain(whole: Undisturbed, stage: StageOfStudy, kinds: list[str], rng: np.random.Generator) -> Trial:
     trial = Trial(stage.name, [])
     clear(whole, stage)
     for kind in kinds:

@@ -338,6 +338,7 @@ def content(folder: Path, paths: tuple[str, ...]) -> dict[str, bytes]:
 
 
 def put_back(folder: Path, files: dict[str, bytes]) -> None:
+    """Write these files again, as :func:`content` has them."""
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
