@@ -20,7 +20,7 @@ from contextlib import nullcontext
 from flashdiff.study import progress
 from flashdiff.study.progress import Step, overlap
 from flashdiff.study.schema import Study, StudyError, load
-from flashdiff.study.stage import INTERRUPTED, check
+from flashdiff.study.stage import INTERRUPTED, again, check
 
 FIRST, LAST = "first", "last"
 """Where steps stand that belong to no degradation: before all of them, or after."""
@@ -84,8 +84,11 @@ def reproduce(names: Sequence[str] = ()) -> None:
 
 def _why(error: Exception) -> str:
     """What to tell the user of DVC's refusal, in one sentence; nothing when a stage failed, which has said why."""
+    from dvc.lock import LockError
     from dvc.stage.exceptions import StageCmdFailedError
 
+    if isinstance(error, LockError):
+        return f"another run of this study is at work; wait until it has ended, then `{again()}` continues."
     cause = error.__cause__
     if isinstance(cause, StageCmdFailedError):
         return ""

@@ -285,7 +285,7 @@ def _room(said: str) -> str:
     """What to do where a message, or the disk itself, says that it is full."""
     full = any(sign in said for sign in ("No space left", "disk full", "Disk quota"))
     if full or shutil.disk_usage(".").free < LITTLE:
-        return f"; the disk is full: make room, and `{_again()}` continues"
+        return f"; the disk is full: make room, and `{again()}` continues"
     return ""
 
 
@@ -393,7 +393,7 @@ def _do(options: argparse.Namespace) -> tuple[int, str]:
     except (StudyError, StageError) as error:
         return 1, escaped(str(error))
     except KeyboardInterrupt:
-        return INTERRUPTED, f"{_what(options)}: stopped. What it had finished is kept; `{_again()}` continues there."
+        return INTERRUPTED, f"{_what(options)}: stopped. What it had finished is kept; `{again()}` continues there."
     except Exception as error:
         said = _one_line(str(error)) or type(error).__name__
         return 1, f"{_what(options)}: {said}{_room(said)}{_kept()}"
@@ -416,7 +416,7 @@ def _repro(options: Sequence[str]) -> int:
     if status and SAID.is_file():
         print(SAID.read_text(encoding="utf-8").rstrip("\n"), file=sys.stderr, flush=True)
     elif interrupted:  # no stage was at work
-        print(f"stopped. What was finished is kept; `{_again()}` continues there.", file=sys.stderr, flush=True)
+        print(f"stopped. What was finished is kept; `{again()}` continues there.", file=sys.stderr, flush=True)
     return INTERRUPTED if interrupted else status
 
 
@@ -430,7 +430,7 @@ def _what(options: argparse.Namespace) -> str:
     return options.output.stem if options.command == "run" else options.command
 
 
-def _again() -> str:
+def again() -> str:
     """The command that runs the study of the current folder."""
     folder = Path.cwd()
     return f"make study STUDY={folder.name}" if folder.parent.name == "studies" else "make study"

@@ -174,3 +174,16 @@ def test_what_a_progress_bar_leaves_is_no_line(unknown):
     assert left and run.Screen._is_bar(left)
     for line in ("95% interval [98.2%, 98.7%]", "[2/7] walk; about 2 min, 14 min to go", "spearman [0.9, 1.0], 12:30"):
         assert not run.Screen._is_bar(line)
+
+
+def test_a_second_run_at_the_same_time_is_told_to_wait(monkeypatch, capsys, tmp_path):
+    from dvc.lock import LockError
+
+    def taken():
+        raise LockError("Unable to acquire lock. Most likely another DVC process is running")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "study", taken)
+    assert run.main([]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "another run of this study is at work; wait until it has ended, then `make study` continues."
