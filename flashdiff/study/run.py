@@ -7,20 +7,21 @@ degradation needs runs first, then each degradation's own stages in their order,
 runs the same stages one after another; it also follows at the end, so that nothing hangs on what is sorted here.
 """
 
+import fcntl
 import logging
 import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
-from flashdiff.study import progress
+from flashdiff.study import lockfile, progress
 from flashdiff.study.progress import Step, overlap
 from flashdiff.study.schema import Study, StudyError, load
-from flashdiff.study.stage import INTERRUPTED, again, check
+from flashdiff.study.stage import BUILD, INTERRUPTED, StageError, again, check
 
 FIRST, LAST = "first", "last"
 """Where steps stand that belong to no degradation: before all of them, or after."""
@@ -84,11 +85,8 @@ def reproduce(names: Sequence[str] = ()) -> None:
 
 def _why(error: Exception) -> str:
     """What to tell the user of DVC's refusal, in one sentence; nothing when a stage failed, which has said why."""
-    from dvc.lock import LockError
     from dvc.stage.exceptions import StageCmdFailedError
 
-    if isinstance(error, LockError):
-        return f"another run of this study is at work; wait until it has ended, then `{again()}` continues."
     cause = error.__cause__
     if isinstance(cause, StageCmdFailedError):
         return ""
@@ -142,14 +140,18 @@ class Screen:
                 self.live.update(Text("\n").join(lines))
 
 
-def _run_lanes(lanes: dict[str, list[str]], at_once: int) -> list[str]:
-    """Run each lane's stages, ``at_once`` lanes at a time; returns the last lines of those that failed."""
+def _run_lanes(lanes: dict[str, list[str]], at_once: int, lock: int) -> list[str]:
+    """Run each lane's stages, ``at_once`` lanes at a time; returns the last lines of those that failed.
+
+    lock: a descriptor that lanes inherit, so that it is held while one of them works, whatever became of this process.
+    """
     environment = os.environ | {THREADS: str(max(1, cores() // at_once))}
     screen = Screen()
 
     def run(name: str) -> str | None:
         command = [sys.executable, "-m", "flashdiff.study.run", *lanes[name]]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "pass_fds": (lock,)}
+        with subprocess.Popen(command, env=environment, **told) as process:
             last = screen.follow(name, process)
         return last if process.returncode else None
 
@@ -157,9 +159,32 @@ def _run_lanes(lanes: dict[str, list[str]], at_once: int) -> list[str]:
         return [last for last in pool.map(run, lanes) if last is not None]
 
 
+@contextmanager
+def _alone() -> Iterator[int]:
+    """One run of the study of the current folder at a time; yields the descriptor of its lock, which lanes inherit.
+
+    Raises StageError where another one is at work, or what one that was killed had begun.
+    """
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / "study.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            what = "another run of this study is at work"
+            raise StageError(f"{what}; wait until it has ended, then `{again()}` continues.") from None
+        yield file.fileno()
+
+
 def study() -> int:
     """Run what has to run of the current study, and say before how much that is; returns the exit status."""
     print(check(), flush=True)
+    with _alone() as lock, lockfile.safe() as mended:
+        if mended:
+            print("A run was killed while DVC wrote dvc.lock; it is as it was when the last stage began.", flush=True)
+        return _study(lock)
+
+
+def _study(lock: int) -> int:
     with progress.repository() as repo:
         steps = progress.steps_of(repo)
     needed = progress.to_run(steps)
@@ -171,7 +196,7 @@ def study() -> int:
         if places[FIRST]:
             reproduce(places[FIRST])
         lanes = {place: found for place, found in places.items() if found and place not in (FIRST, LAST)}
-        if failed := _run_lanes(lanes, at_once):
+        if failed := _run_lanes(lanes, at_once, lock):
             print(*failed, sep="\n", file=sys.stderr)
             return 1
     reproduce()
@@ -185,7 +210,7 @@ def main(names: Sequence[str]) -> int:
         if not names:
             return study()
         reproduce(names)
-    except StudyError as error:
+    except (StudyError, StageError) as error:
         print(error, file=sys.stderr)
         return 1
     except DvcException as error:

@@ -28,7 +28,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from flashdiff.diffusers_folder import is_checkpoint, looks_local
-from flashdiff.study import digests, progress
+from flashdiff.study import digests, lockfile, progress
 from flashdiff.study.place import STAGE
 from flashdiff.study.schema import Study, StudyError, escaped, load, select
 
@@ -106,6 +106,7 @@ def run(notebook: Path, output: Path, items: Sequence[str]) -> None:
         )
 
     BUILD.mkdir(exist_ok=True)
+    lockfile.keep()
     with _only_writer(output.stem) as lock, _reports_survive(output.stem, outputs(output, values, study)):
         _execute(notebook, output, values, lock)
 

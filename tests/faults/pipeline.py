@@ -1,7 +1,7 @@
 """Faults of the pipeline as a user meets them: `make study` of the smoke study is killed again and again, whole or its first
 process alone, and two run at once; then it runs undisturbed, and its numbers are held against those of a study nothing happened to.
 
-python tests/faults/pipeline.py [--faults 20] [--seed 0] [--longest 40]
+python tests/faults/pipeline.py [--faults 20] [--seed 0] [--longest 40] [--undisturbed FOLDER]
 """
 
 import argparse
@@ -43,14 +43,15 @@ def begun(folder: Path, log: Path) -> subprocess.Popen:
         )
 
 
-def happens(folder: Path, log: Path, kind: str, after: float) -> bool:
-    """Start the study and let a fault happen to it after so many seconds; False where it had ended before."""
+def happens(folder: Path, log: Path, kind: str, after: float) -> bool | None:
+    """Start the study and let a fault happen to it after so many seconds; False where it had finished before, None where it was
+    told to wait for what a killed run had begun."""
     runs = [begun(folder, log)]
     if kind.startswith("two"):
         runs.append(begun(folder, log))
     time.sleep(after)
     if all(run.poll() is not None for run in runs):
-        return False
+        return False if all(run.returncode == 0 for run in runs) else None
     first = runs[0]
     with contextlib.suppress(ProcessLookupError):
         if kind == "kill -9 of the first process":
@@ -83,20 +84,27 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--longest", type=float, default=40, help="seconds until a fault, at most")
+    parser.add_argument("--undisturbed", type=Path, help="a smoke study that has run (default: one is run)")
     options = parser.parse_args()
-    rng, counts, studies = np.random.default_rng(options.seed), collections.Counter(), []
+    rng, counts, studies, told = np.random.default_rng(options.seed), collections.Counter(), [], 0
     with tempfile.TemporaryDirectory() as place:
-        for name in ("undisturbed", "faults"):
+        for name in ("faults", "undisturbed")[: 1 if options.undisturbed else 2]:
             (copy := Path(place) / name).mkdir()
             studies.append(copy_repository(copy) / "studies/smoke")
-        whole, study = studies
-        assert begun(whole, whole / "log.txt").wait(LIMIT_S) == 0, (whole / "log.txt").read_text()[-2000:]
+        study, whole = studies[0], options.undisturbed or studies[1]
+        if not options.undisturbed:
+            assert begun(whole, whole / "log.txt").wait(LIMIT_S) == 0, (whole / "log.txt").read_text()[-2000:]
         while sum(counts.values()) < options.faults:
             kind = str(rng.choice(KINDS, p=[0.3, 0.3, 0.15, 0.15, 0.1]))
-            if not happens(study, study / "log.txt", kind, float(rng.uniform(2, options.longest))):
+            happened = happens(study, study / "log.txt", kind, float(rng.uniform(2, options.longest)))
+            if happened is None:
+                time.sleep(5)  # as somebody who was told to wait
+                told += 1
+            elif not happened:
                 break  # nothing is left to disturb
-            counts[kind] += 1
-            print(f"[{sum(counts.values())}/{options.faults}] {kind}", flush=True)
+            else:
+                counts[kind] += 1
+                print(f"[{sum(counts.values())}/{options.faults}] {kind}", flush=True)
         wait_for_orphans(study)
         last = begun(study, study / "last.txt")
         if last.wait(LIMIT_S):
@@ -104,6 +112,7 @@ def main() -> int:
             return 1
         found = compare(study, whole)
         print("\n".join(f"{number} x {kind}" for kind, number in counts.items()))
+        print(f"{told} times a start was told to wait for what a killed run had begun.")
         print(found.text())
         return 1 if found.differences else 0
 

@@ -177,13 +177,10 @@ def test_what_a_progress_bar_leaves_is_no_line(unknown):
 
 
 def test_a_second_run_at_the_same_time_is_told_to_wait(monkeypatch, capsys, tmp_path):
-    from dvc.lock import LockError
-
-    def taken():
-        raise LockError("Unable to acquire lock. Most likely another DVC process is running")
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "study", taken)
-    assert run.main([]) == 1
+    shutil.copy(PARAMETERS, "params.yaml")
+    monkeypatch.setattr(run, "check", lambda: "fine")
+    with run._alone():
+        assert run.main([]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "another run of this study is at work; wait until it has ended, then `make study` continues."

@@ -1,0 +1,68 @@
+"""dvc.lock, kept safe while `make study` works: DVC writes it in place, and a run that is killed meanwhile leaves half a file.
+
+Which stages have finished stands in dvc.lock alone. So a copy of it lies in .build while a run is at work. A copy that is there
+when a run begins is of one that was killed, and takes the place of a dvc.lock that lost stages.
+"""
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+LOCK, COPY = Path("dvc.lock"), Path(".build/dvc.lock")
+FORMAT = "schema: '2.0'\n"
+"""How a dvc.lock begins; of another format nothing is known here, and nothing is done."""
+QUIET_S = 0.2
+"""Seconds in which a file that DVC writes changes; it writes dvc.lock within one."""
+
+
+@contextlib.contextmanager
+def safe() -> Iterator[bool]:
+    """dvc.lock as a killed run left it is mended first; yields whether it had to be. Its copy goes when this run ends by itself,
+    and stays after Ctrl-C."""
+    mended = COPY.is_file() and not (_is_whole(LOCK) and stages(_text(COPY)) <= stages(_text(LOCK)))
+    if mended and _text(COPY):
+        os.replace(COPY, LOCK)
+    elif mended:  # nothing had finished yet, and DVC refuses an empty file
+        LOCK.unlink(missing_ok=True)
+    _write(_text(LOCK))
+    yield mended
+    COPY.unlink(missing_ok=True)
+
+
+def keep() -> None:
+    """Copy dvc.lock once more where a run of the study is at work, unless DVC is writing it at this moment."""
+    if not COPY.is_file():
+        return
+    text = _text(LOCK)
+    time.sleep(QUIET_S)
+    if text.endswith("\n") and text == _text(LOCK) and stages(_text(COPY)) <= stages(text):
+        _write(text)
+
+
+def stages(text: str) -> set[str]:
+    """The stages that a dvc.lock names; none where it is of another format."""
+    return set(re.findall(r"^  (\S.*):\n    cmd:", text, re.MULTILINE)) if text.startswith(FORMAT) else set()
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _is_whole(path: Path) -> bool:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return isinstance(YAML(typ="safe").load(path), dict)
+    except (FileNotFoundError, YAMLError):
+        return False
+
+
+def _write(text: str) -> None:
+    COPY.parent.mkdir(exist_ok=True)
+    part = COPY.with_suffix(f".{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, COPY)
