@@ -56,9 +56,11 @@ def _is_whole(path: Path) -> bool:
     from ruamel.yaml.error import YAMLError
 
     try:
-        return isinstance(YAML(typ="safe").load(path), dict)
+        content = YAML(typ="safe").load(path)
     except (FileNotFoundError, YAMLError):
         return False
+    entries = (content.get("stages") or {}).values() if isinstance(content, dict) and "schema" in content else [None]
+    return all(isinstance(entry, dict) and "cmd" in entry for entry in entries)
 
 
 def _write(text: str) -> None:
