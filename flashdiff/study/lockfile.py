@@ -59,8 +59,10 @@ def _is_whole(path: Path) -> bool:
         content = YAML(typ="safe").load(path)
     except (FileNotFoundError, YAMLError):
         return False
-    entries = (content.get("stages") or {}).values() if isinstance(content, dict) and "schema" in content else [None]
-    return all(isinstance(entry, dict) and "cmd" in entry for entry in entries)
+    if not isinstance(content, dict) or "schema" not in content:
+        return False
+    entries = content.get("stages") or {}
+    return isinstance(entries, dict) and all(isinstance(e, dict) and "cmd" in e for e in entries.values())
 
 
 def _write(text: str) -> None:
