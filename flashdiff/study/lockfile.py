@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from flashdiff.study.schema import StudyError
+
 LOCK, COPY = Path("dvc.lock"), Path(".build/dvc.lock")
 FORMAT = "schema: '2.0'\n"
 """How a dvc.lock begins; of another format nothing is known here, and nothing is done."""
@@ -21,7 +23,12 @@ QUIET_S = 0.2
 @contextlib.contextmanager
 def safe() -> Iterator[bool]:
     """dvc.lock as a killed run left it is mended first; yields whether it had to be. Its copy goes when this run ends by itself,
-    and stays after Ctrl-C."""
+    and stays after Ctrl-C. Raises StudyError for a damaged dvc.lock without a copy."""
+    if LOCK.is_file() and not COPY.is_file() and not _is_whole(LOCK):
+        raise StudyError(
+            "dvc.lock: damaged, and no run has kept a copy; `git checkout dvc.lock` takes the committed one back, and stages that "
+            "have finished since run again."
+        )
     mended = COPY.is_file() and not (_is_whole(LOCK) and stages(_text(COPY)) <= stages(_text(LOCK)))
     if mended and _text(COPY):
         os.replace(COPY, LOCK)

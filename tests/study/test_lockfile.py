@@ -5,6 +5,7 @@ import contextlib
 import pytest
 
 from flashdiff.study import lockfile
+from flashdiff.study.schema import StudyError
 
 ENTRY = "  {name}:\n    cmd: python -m work {name}\n    deps:\n    - path: data\n      md5: abc\n    outs:\n    - path: out\n      md5: def\n"
 
@@ -75,3 +76,12 @@ def test_what_the_first_stage_left_torn_goes(torn):
         raise KeyboardInterrupt
     with lockfile.safe() as mended:
         assert mended and not lockfile.LOCK.exists()
+
+
+def test_a_damaged_lock_that_no_run_has_kept_is_refused_with_the_remedy():
+    lockfile.LOCK.write_text(lock("data")[:30])
+    with (
+        pytest.raises(StudyError, match="^dvc.lock: damaged, and no run has kept a copy; `git checkout dvc.lock`"),
+        lockfile.safe(),
+    ):
+        pytest.fail("a run began")
