@@ -81,7 +81,7 @@ def test_what_the_first_stage_left_torn_goes(torn):
 def test_a_damaged_lock_that_no_run_has_kept_is_refused_with_the_remedy():
     lockfile.LOCK.write_text(lock("data")[:30])
     with (
-        pytest.raises(StudyError, match="^dvc.lock: damaged, and no run has kept a copy; `git checkout dvc.lock`"),
+        pytest.raises(StudyError, match=r"^dvc\.lock: damaged, and no run has kept a copy; `git checkout dvc.lock`"),
         lockfile.safe(),
     ):
         pytest.fail("a run began")
