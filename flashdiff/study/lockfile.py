@@ -1,10 +1,11 @@
-"""dvc.lock, kept safe while `make study` works: DVC writes it in place, and a run that is killed meanwhile leaves half a file.
+"""What DVC writes in place, and a run that is killed meanwhile leaves half a file of: dvc.lock, and who uses which paths.
 
 Which stages have finished stands in dvc.lock alone. So a copy of it lies in .build while a run is at work. A copy that is there
 when a run begins is of one that was killed, and takes the place of a dvc.lock that lost stages.
 """
 
 import contextlib
+import json
 import os
 import re
 import time
@@ -37,6 +38,19 @@ def safe() -> Iterator[bool]:
     _write(_text(LOCK))
     yield mended
     COPY.unlink(missing_ok=True)
+
+
+def forget_torn_users(root: Path) -> None:
+    """Remove .dvc/tmp/rwlock, where DVC notes who uses which paths, below the repository ``root`` if it is half a file: DVC
+    refuses it for good, and names of processes that live are written again with their next stage."""
+    path = root / ".dvc/tmp/rwlock"
+    for _ in range(2):
+        try:
+            json.loads(_text(path) if path.is_file() else "{}")
+            return
+        except ValueError:
+            time.sleep(QUIET_S)  # another study of this repository may be writing it
+    path.unlink(missing_ok=True)
 
 
 def keep() -> None:

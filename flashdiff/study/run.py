@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from flashdiff.study import lockfile, progress
 from flashdiff.study.progress import Step, overlap
@@ -179,6 +180,7 @@ def study() -> int:
     """Run what has to run of the current study, and say before how much that is; returns the exit status."""
     print(check(), flush=True)
     with _alone() as lock, lockfile.safe() as mended:
+        lockfile.forget_torn_users(Path(load().root))
         if mended:
             print("A run was killed while DVC wrote dvc.lock; it is as it was when the last stage began.", flush=True)
         return _study(lock)

@@ -85,3 +85,15 @@ def test_a_damaged_lock_that_no_run_has_kept_is_refused_with_the_remedy():
         lockfile.safe(),
     ):
         pytest.fail("a run began")
+
+
+@pytest.mark.parametrize(
+    ("text", "stays"), [("{}", True), ('{"out": {"write": null}}', True), ("", False), ('{"out": {"wri', False)]
+)
+def test_half_a_list_of_users_goes(folder, text, stays):
+    lockfile.forget_torn_users(folder)  # there is none
+    users = folder / ".dvc/tmp/rwlock"
+    users.parent.mkdir(parents=True)
+    users.write_text(text)
+    lockfile.forget_torn_users(folder)
+    assert users.exists() == stays
