@@ -179,19 +179,20 @@ def _alone() -> Iterator[int]:
 def study() -> int:
     """Run what has to run of the current study, and say before how much that is; returns the exit status."""
     print(check(), flush=True)
+    described = load()
     with _alone() as lock, lockfile.safe() as mended:
-        lockfile.forget_torn_users(Path(load().root))
+        lockfile.forget_torn_users(Path(described.root))
         if mended:
             print("A run was killed while DVC wrote dvc.lock; it is as it was when the last stage began.", flush=True)
-        return _study(lock)
+        return _study(described, lock)
 
 
-def _study(lock: int) -> int:
+def _study(described: Study, lock: int) -> int:
     with progress.repository() as repo:
         steps = progress.steps_of(repo)
     needed = progress.to_run(steps)
     names = {step.name for step in needed}
-    places = {place: [name for name in found if name in names] for place, found in sort(steps, load()).items()}
+    places = {place: [name for name in found if name in names] for place, found in sort(steps, described).items()}
     at_once = side_by_side(places)
     print(progress.plan(needed, at_once).summary(), flush=True)
     if at_once > 1:
