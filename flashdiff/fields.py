@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 from functools import lru_cache
-from numbers import Real
+from numbers import Integral, Real
 from typing import Annotated, Any, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -37,7 +37,7 @@ def check_fields(instance: object) -> None:
     """Raise ValueError (class, field, value, what it should be) unless every field is in its annotated range.
 
     A number is an int or a float, also numpy's, below :data:`LARGEST`: what only looks like one, as the text "1" or a bool, is
-    refused.
+    refused, and so is 3.0 where an integer is wanted.
     """
     for name, adapter in _ranges(type(instance)).items():
         value = getattr(instance, name)
@@ -64,9 +64,13 @@ def shown(value: object) -> str:
 
 
 def _wanted(value: Any, read: Any) -> str:
-    """What a value should be that pydantic takes for a number, where it is none; empty where it is one."""
+    """What a value should be that pydantic takes for a number or a text, where it is none; empty where it is one."""
+    if isinstance(read, str):
+        return "" if isinstance(value, str) else "it should be a text"
     if isinstance(read, bool) or not isinstance(read, int | float):
         return ""
     if isinstance(value, bool) or not isinstance(value, Real):
         return "it should be a number"
+    if isinstance(read, int) and not isinstance(value, Integral):
+        return f"it should be an integer, as {read} is"
     return "" if abs(read) < LARGEST else "it should be below 2^63"

@@ -24,6 +24,7 @@ _HOME = {
     "error_statistics": "encoder_figures",
     "encoder_choices": "robustness",
     "frontier": "frontier_figures",
+    "frontier_of_solvers": "pair_figures",
     "gain_by_severity": "frontier_figures",
     "gain_over_fixed": "frontier_figures",
     "gains_of_pairs": "pair_figures",

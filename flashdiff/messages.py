@@ -15,6 +15,11 @@ def printable(text: str) -> str:
     return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
+def without_advice(reason: str) -> str:
+    """What torch says, in one line, of a file that it refused, without its advice to execute the file."""
+    return reason.partition(" In PyTorch 2.6")[0]
+
+
 def duration(seconds: float) -> str:
     """A span as exact as an estimate deserves: "45 s", "12 min", "1 h 5 min", "11 h"."""
     minutes = round(seconds / 60)

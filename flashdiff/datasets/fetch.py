@@ -93,9 +93,11 @@ def _call(command: list[str], cwd: Path, watch: Callable[[], object] = lambda: N
         environment = {**os.environ, "LC_ALL": "C"}
         with subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=said, env=environment) as process:
             try:
-                while process.poll() is None:
-                    time.sleep(0.1)
+                ended = False
+                while not ended:  # looks once more when it has ended, so that the bar arrives
+                    ended = process.poll() is not None
                     watch()
+                    time.sleep(0 if ended else 0.1)
             finally:
                 process.kill()  # an interrupted notebook leaves no download behind
         said.seek(0)

@@ -147,7 +147,7 @@ def open_split(folder: str | Path, name: str) -> Split:
     for stem, (dtype, dimensions) in expected.items():
         path = folder / f"{stem}.npy"
         try:
-            array = np.load(path, mmap_mode="r")
+            array = np.lib.format.open_memmap(path, mode="r")  # no archive, and no pickle
         except FileNotFoundError:
             raise ValueError(f"{path}: missing; {_AGAIN}.") from None
         except Exception as error:  # bytes of another kind make the reader raise whatever they happen to

@@ -11,11 +11,12 @@ from flashdiff.degradations.base import Degradation, State, check_level
 from flashdiff.degradations.encoded_blur import EncodedBlur
 from flashdiff.degradations.gaussian_blur import GaussianBlur
 from flashdiff.degradations.inpainting import BoxInpainting, RandomInpainting
-from flashdiff.degradations.measurement import Measurement, Operator, measure
+from flashdiff.degradations.measurement import Measurement, Operator, check_noise_std, measure
 from flashdiff.degradations.mixture import Mixture
 from flashdiff.degradations.motion_blur import MotionBlur
 from flashdiff.degradations.nonlinear_blur import NonlinearBlur
 from flashdiff.degradations.super_resolution import SuperResolution
+from flashdiff.fields import shown
 
 __all__ = [
     "DEGRADATIONS",
@@ -54,18 +55,22 @@ def build(entry: Mapping) -> tuple[Degradation, float]:
     The members of a mixture are entries themselves. Raises ValueError naming a missing or unknown kind, a field out of its range, or
     members that do not have the mixture's noise_std; TypeError from the dataclass for an unknown field.
     """
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"degradations: an entry is {shown(entry)}; give kind, noise_std and the fields of that kind.")
     fields = dict(entry)
     if missing := [name for name in ("kind", "noise_std") if name not in fields]:
         raise ValueError(f"degradations: {missing[0]} is missing in {fields}; add it.")
-    kind, noise_std = fields.pop("kind"), float(fields.pop("noise_std"))
-    if kind not in DEGRADATIONS:
-        raise ValueError(f"degradations: kind {kind!r} is unknown; choose one of {', '.join(DEGRADATIONS)}.")
+    kind, noise_std = fields.pop("kind"), check_noise_std(fields.pop("noise_std"))
+    if not isinstance(kind, str) or kind not in DEGRADATIONS:
+        raise ValueError(f"degradations: kind {shown(kind)} is unknown; choose one of {', '.join(DEGRADATIONS)}.")
     if "members" in fields:
         fields["members"] = _members(fields["members"], noise_std)
     return DEGRADATIONS[kind](**fields), noise_std
 
 
 def _members(entries: Mapping[str, Mapping], noise_std: float) -> dict[str, Degradation]:
+    if not isinstance(entries, Mapping):
+        raise ValueError(f"Mixture: members is {shown(entries)}; give a degradation entry by each member's name.")
     members = {}
     for name, entry in entries.items():
         members[name], own = build(entry)

@@ -13,6 +13,8 @@ import pooch
 import torch
 from torch import Tensor, nn
 
+from flashdiff.messages import without_advice
+
 WIDTH = 64
 CODE_CHANNELS = 512
 
@@ -139,7 +141,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # refuses all that would run code
     except Exception as error:  # bytes of another kind make the reader raise whatever they happen to
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = without_advice(" ".join(str(error).split()))[:200]
         raise ValueError(
             f"weights: {path} is not a file of tensors ({reason}); give the state_dict published by the authors."
         ) from None

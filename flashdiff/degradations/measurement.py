@@ -69,6 +69,15 @@ class Measurement:
         )
 
 
+def check_noise_std(noise_std: Tensor | float) -> float:
+    """A standard deviation as a number; ValueError for what is none, a tensor of one entry being one."""
+    if isinstance(noise_std, torch.Tensor) and noise_std.numel() == 1 and not noise_std.is_complex():
+        noise_std = noise_std.item()
+    if isinstance(noise_std, bool) or not isinstance(noise_std, Real) or not 0 <= noise_std < LARGEST:  # NaN fails, too
+        raise ValueError(f"noise_std: {shown(noise_std)} is no standard deviation; give a number >= 0.")
+    return float(noise_std)
+
+
 def measure(
     x: Tensor,
     degradation: Degradation,
@@ -94,10 +103,7 @@ def measure(
     low, high = float(x.min()), float(x.max())
     if not (low >= -1.001 and high <= 1.001):  # NaN fails both comparisons
         raise ValueError(f"x: values from {low:g} to {high:g}; images lie in [-1, 1], scale them and remove NaN.")
-    if isinstance(noise_std, torch.Tensor) and noise_std.numel() == 1:
-        noise_std = float(noise_std)
-    if isinstance(noise_std, bool) or not isinstance(noise_std, Real) or not 0 <= noise_std < LARGEST:  # NaN fails, too
-        raise ValueError(f"noise_std: {shown(noise_std)} is no standard deviation; give a number >= 0.")
+    noise_std = check_noise_std(noise_std)
     ids = np.arange(len(x)) if ids is None else np.asarray(ids)
     if ids.shape != (len(x),):
         raise ValueError(f"ids: shape {ids.shape} for {len(x)} images; give one id per image.")
@@ -107,7 +113,7 @@ def measure(
         raise ValueError(f"ids: {ids.min()} among them; image ids are integers >= 0.")
     try:
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ValueError(f"t: {shown(t)}; give a number in [0, 1], or one for each image.") from None
     t = t.expand(len(x)) if t.ndim == 0 else t
     check_level(t, len(x))

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from flashdiff.measures import MEASURES
 from flashdiff.report.intervals import bootstrap, by_method
+from flashdiff.report.names import pair_columns
 from flashdiff.report.style import PAGE, PALETTE, SMALL, canvas, need, styled
 from flashdiff.report.tables import spread
 from flashdiff.trust.allocation import SAME, TUNED, allocate, severity_of, table_of, worth_of
@@ -68,7 +69,7 @@ def table(ways: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) -> 
     found = []
     distance = MEASURES["perceptual"]
     for item, of_pair in ways.items():
-        head = dict(zip(("degradation", "solver"), item.split("-", 1), strict=True))
+        head = pair_columns(item)
         for budget in of_pair[of_pair.way == TUNED].budget.unique():
             part = of_pair[of_pair.budget == budget].assign(method=of_pair.way)
             psnr, perceptual = (by_method(part, name).astype(float) for name in ("psnr", "perceptual"))
@@ -93,7 +94,7 @@ def curves(ways: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) ->
     tuned, of the tuned rule and of shares by predicted severity."""
     found = []
     for item, of_pair in ways.items():
-        head = dict(zip(("degradation", "solver"), item.split("-", 1), strict=True))
+        head = pair_columns(item)
         for budget, part in of_pair.groupby("budget"):
             psnr = by_method(part.assign(method=part.way), "psnr").astype(float)
             for way in (way for way in WAYS if way in psnr):

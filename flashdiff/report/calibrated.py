@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from flashdiff.measures import MEASURES
 from flashdiff.report.intervals import bootstrap, by_method
+from flashdiff.report.names import pair_columns
 from flashdiff.report.style import PAGE, PALETTE, SMALL, canvas, need, styled
 from flashdiff.report.tables import spread
 
@@ -43,7 +44,6 @@ def table(rows: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) -> 
     found = []
     distance = MEASURES["perceptual"]
     for item, of_pair in rows.items():
-        degradation, solver = item.split("-", 1)
         for budget, part in of_pair.groupby("budget", sort=False):
             psnr, perceptual = (by_method(part, name).astype(float) for name in ("psnr", "perceptual"))
             over = (psnr.hindsight > psnr[BASELINE]).to_numpy()
@@ -53,7 +53,7 @@ def table(rows: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) -> 
             means = part.groupby("method")[["start", "nfe"]].mean()
             for method in (name for name in METHODS if name in psnr):
                 gain = (psnr[method] - psnr[BASELINE]).to_numpy()
-                row = {"degradation": degradation, "solver": solver, "budget": float(budget), "method": METHODS[method]}
+                row = {**pair_columns(item), "budget": float(budget), "method": METHODS[method]}
                 row |= {"mean_start": means.start[method], "nfe": means.nfe[method]}
                 row |= spread("psnr_gain_db", bootstrap(gain, np.mean, n_resamples, seed))
                 both = perceptual[method].to_numpy(), perceptual[BASELINE].to_numpy()
@@ -76,9 +76,8 @@ def curves(rows: Mapping[str, pd.DataFrame], measured: pd.DataFrame) -> pd.DataF
     """
     found = []
     for item, of_pair in rows.items():
-        degradation, solver = item.split("-", 1)
         for (budget, method), part in of_pair.groupby(["budget", "method"], sort=False):
-            head = {"degradation": degradation, "solver": solver, "budget": float(budget), "method": METHODS[method]}
+            head = {**pair_columns(item), "budget": float(budget), "method": METHODS[method]}
             (of_method,) = measured[(measured[[*head]] == pd.Series(head)).all(axis=1)].to_dict("records")
             gains = {name: of_method[name] for name in of_method if name.startswith("psnr_gain_db")}
             by_severity = part.sort_values("sigma_hat", kind="stable")

@@ -16,7 +16,7 @@ from flashdiff.measures import MEASURES, in_figures
 from flashdiff.report.intervals import crossed_bootstrap
 from flashdiff.report.names import DISTANCES, distance_names, measure_label
 from flashdiff.report.tables import spread
-from flashdiff.study.methods import adaptive
+from flashdiff.study.methods import adaptive, flash_method, main_rule, rules
 
 BASELINES = ("no_diffusion", "full_length")
 """What the adaptive walk is held against at every budget, beside the other methods of that budget."""
@@ -306,3 +306,27 @@ def gains_by_severity(few: pd.DataFrame, n_resamples: int, seed: int = 0, parts:
                 row |= spread(measure.gain, crossed_bootstrap(both, measure.improvement, n_resamples, seed))
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+NOTHING, FEW, LONG, FULL = "no diffusion", "few steps", "long walk", "full length"
+"""What a solver reaches, in the order of its evaluations."""
+
+
+def frontier_of_solvers(tables: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """What :func:`flashdiff.report.pair_figures.frontier_of_solvers` draws: per degradation and solver a row for D(z_hat), for
+    Flash with few steps at every budget and objective, for its long walk and for the full-length baseline: part (NOTHING, FEW,
+    LONG, FULL), tuned_for, nfe and every measure that is drawn.
+
+    tables: {(degradation, solver): of :func:`frontier_table`}. Only degradations with several solvers, or all where none has.
+    """
+    solvers = pd.Series([degradation for degradation, _ in tables]).value_counts()
+    measures, found = [measure.name for measure in in_figures()], []
+    for (degradation, solver), table in tables.items():
+        if solvers[degradation] < solvers.max() and solvers[degradation] == 1:
+            continue
+        parts = {"no_diffusion": NOTHING, "adaptive": FEW, "full_length": FULL}
+        parts |= {flash_method(main_rule(rules(table.method))): LONG}
+        own = table[table.method.isin(parts)]
+        own = own.assign(degradation=degradation, solver=solver, part=own.method.map(parts)).fillna({"tuned_for": ""})
+        found.append(own[["degradation", "solver", "part", "tuned_for", "nfe", *measures]])
+    return pd.concat(found, ignore_index=True)

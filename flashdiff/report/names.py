@@ -46,6 +46,11 @@ DISTANCES = {
 """What measures a study's distances (``reconstruction.distances``), and what readers call them."""
 
 
+def pair_columns(item: str) -> dict[str, str]:
+    """The columns degradation and solver of a pair, by its name DEGRADATION-SOLVER."""
+    return dict(zip(("degradation", "solver"), item.split("-", 1), strict=True))
+
+
 def distance_names(kind: str, n: int) -> dict[str, str]:
     """{"perceptual", "frechet"}: what readers call the distances of n images that ``kind`` measures."""
     return {name: text.format(n=n) for name, text in DISTANCES[kind].items()}

@@ -67,6 +67,7 @@ def assemble(
         comparisons=_by_degradation(readable(compared, distances)),
         frechet="frechet" in compared,
         across_solvers=_across_solvers(reports, distances),
+        solvers=_figure(reports, "frontier_of_solvers"),
         main_start=main_rule(starts),
         paper=_claims(left_out.records, "paper"),
         own=_claims(left_out.records, "own"),
@@ -96,12 +97,17 @@ def _opening(reports: Path, pairs: Sequence[tuple[str, str]]) -> list[dict]:
     return [figure(reports, path, *pair) for pair, path in paths.items() if path.is_file()]
 
 
+def _figure(reports: Path, name: str) -> dict | None:
+    """A figure of all pairs; None where it was not drawn."""
+    path = reports / "comparisons" / f"{name}.png"
+    return figure(reports, path) if path.is_file() else None
+
+
 def _overview(reports: Path, starts: Sequence[str]) -> dict | None:
     """The figure of all pairs with its caption; None where it was not drawn."""
-    path = reports / "comparisons/gains_of_pairs.png"
-    if not path.is_file():
+    if (drawn := _figure(reports, "gains_of_pairs")) is None:
         return None
-    drawn, count = figure(reports, path), len(in_figures())
+    count = len(in_figures())
     rules_drawn = (
         "one start rule" if len(starts) == 1 else "both start rules" if len(starts) == 2 else "all start rules"
     )

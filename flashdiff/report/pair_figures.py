@@ -1,4 +1,4 @@
-"""The figure of all pairs of a study: Flash against the full-length baseline of each."""
+"""Figures of all pairs of a study: Flash against the full-length baseline of each, and what each solver reaches for its evaluations."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from flashdiff.measures import in_figures
+from flashdiff.report.frontier import FEW, FULL, LONG, NOTHING
 from flashdiff.report.names import DISTANCES, colour, label, marker, solver_label
-from flashdiff.report.panels import gain_in_words
+from flashdiff.report.panels import better, gain_in_words, not_measured
 from flashdiff.report.style import (
+    GREY,
+    NFE,
     PAGE,
+    PALETTE,
+    SERIES,
     SMALL,
     canvas,
     need,
+    steps_on_log_axis,
     styled,
 )
 from flashdiff.starts import STARTS
@@ -90,3 +97,61 @@ def _keep_within(axis: Axes, low: float, high: float) -> None:
                     xycoords=axis.get_yaxis_transform(), size=SMALL, color=line.get_color(), va="center",
                     ha="right" if right else "left",
                 )  # fmt: skip
+
+
+@styled
+def frontier_of_solvers(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
+    """Quality against mean NFE, a row per degradation, a panel per measure that is drawn and a colour per solver: a line through
+    the budgets of Flash with few steps, tuned for the panel's measure, dotted on to its long walk (diamond) and to the
+    full-length baseline (cross); D(z_hat), which is the same for all solvers, as a level.
+
+    table: what :func:`flashdiff.report.frontier.frontier_of_solvers` says; distances: what readers call the study's. A measure
+    that is NaN throughout is drawn as not measured.
+
+    >>> table = pd.read_csv("reports/comparisons/frontier_of_solvers.csv")
+    >>> figure = figures.frontier_of_solvers(table.fillna({"tuned_for": ""}))
+    """
+    measures = in_figures()
+    need(table, "degradation", "solver", "part", "tuned_for", "nfe", *(measure.name for measure in measures))
+    degradations, solvers = table.degradation.unique(), list(table.solver.unique())
+    size = {"columns": len(measures), "rows": len(degradations)}
+    figure, axes = canvas(**size, width=PAGE, height=0.6 + 2.2 * len(degradations))
+    for row, degradation in zip(axes, degradations, strict=True):
+        of_degradation = table[table.degradation == degradation]
+        for axis, measure in zip(row, measures, strict=True):
+            labels = {"xlabel": NFE, "ylabel": better(measure, distances).replace(", ", ",\n")}
+            if of_degradation[measure.name].isna().all():
+                not_measured(axis, **labels)
+                continue
+            axis.axhline(of_degradation[of_degradation.part == NOTHING][measure.name].mean(), color=GREY, ls="-.", lw=1)
+            for number, solver in enumerate(solvers):
+                own = of_degradation[of_degradation.solver == solver].sort_values("nfe", kind="stable")
+                colour, (_, mark) = PALETTE[number % len(PALETTE)], SERIES[number % len(SERIES)]
+                few = own[(own.part == FEW) & (own.tuned_for == measure.name)]
+                rest = pd.concat([few.tail(1), own[own.part.isin((LONG, FULL))]])
+                axis.plot(rest.nfe, rest[measure.name], color=colour, ls=":", lw=0.9)
+                axis.plot(few.nfe, few[measure.name], color=colour, marker=mark, ms=3.5, lw=1.3)
+                for part, of_part in ((LONG, "D"), (FULL, "X")):
+                    at = own[own.part == part]
+                    axis.plot(at.nfe, at[measure.name], of_part, color=colour, ms=5)
+            steps_on_log_axis(axis)
+            axis.xaxis.get_major_locator().set_params(subs=(1, 3), numticks=12)
+            axis.set(title=degradation.replace("_", " "), **labels)
+    shown = [
+        Line2D(
+            [],
+            [],
+            color=PALETTE[n % len(PALETTE)],
+            marker=SERIES[n % len(SERIES)][1],
+            ms=3.5,
+            lw=1.3,
+            label=solver_label(name),
+        )
+        for n, name in enumerate(solvers)
+    ]
+    black = {"color": "0.25", "ls": ""}
+    shown += [Line2D([], [], marker="D", ms=5, label="long walk of Flash", **black)]
+    shown += [Line2D([], [], marker="X", ms=5, label=label("full_length"), **black)]
+    shown += [Line2D([], [], color=GREY, ls="-.", lw=1, label=label("no_diffusion"))]
+    figure.legend(handles=shown, loc="outside lower center", ncols=3)
+    return figure

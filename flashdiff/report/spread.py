@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from flashdiff.report.intervals import bootstrap, spearman
+from flashdiff.report.names import pair_columns
 from flashdiff.report.style import PAGE, PALETTE, SMALL, canvas, need, styled
 from flashdiff.report.tables import spread as columns
 
@@ -24,10 +25,6 @@ NOMINAL = 90
 
 def _levels(rows: pd.DataFrame, kind: str) -> list[str]:
     return [name for name in rows if name.startswith(f"{kind}_") and name.split("_")[1][:1].isdigit()]
-
-
-def _degradation(item: str) -> dict[str, str]:
-    return dict(zip(("degradation", "solver"), item.split("-", 1), strict=True))
 
 
 def table(rows: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) -> pd.DataFrame:
@@ -48,7 +45,7 @@ def table(rows: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) -> 
                 told = tuple(part[column].to_numpy(float) for column in names)
                 return columns(name, bootstrap(told, statistic, n_resamples, seed))
 
-            row = {**_degradation(item), "sampler": SAMPLERS[sampler], "images": len(part)}
+            row = {**pair_columns(item), "sampler": SAMPLERS[sampler], "images": len(part)}
             row |= {"samples": int(part.samples.iloc[0]), "nfe": float((part.nfe * part.samples).mean())}
             row |= interval("psnr_of_one", np.mean, "psnr_one")
             row |= interval("psnr_of_mean", np.mean, "psnr_mean")
@@ -71,7 +68,7 @@ def curves(rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     found = []
     for item, of_pair in rows.items():
         for sampler, part in of_pair.groupby("sampler", sort=False):
-            head = {**_degradation(item), "sampler": SAMPLERS[sampler]}
+            head = {**pair_columns(item), "sampler": SAMPLERS[sampler]}
             for kind in ("left", "oracle", "object", "scaled"):
                 for name in _levels(part, kind):
                     x = float(name.split("_")[1]) / 100

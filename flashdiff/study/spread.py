@@ -17,6 +17,7 @@ from flashdiff.solvers import SOLVERS
 from flashdiff.study.budgets import adaptive_choices, few_step
 from flashdiff.study.comparison import Bench
 from flashdiff.study.methods import flash_method
+from flashdiff.study.rows import typed
 from flashdiff.trust import spread as trust
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -148,6 +149,4 @@ def _sampled(flash: Flash, bench: Bench, samples: int, title: str) -> tuple[Tens
 
 def record(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all parts with sampler, image, samples and NUMBERS; of none: no rows, so that every study has the file."""
-    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    types = {"sampler": "str", "image": "int32", "samples": "int32"} | dict.fromkeys(NUMBERS, "float32")
-    return rows.reindex(columns=[*types]).astype(types)
+    return typed(parts, {"sampler": "str", "image": "int32", "samples": "int32"} | dict.fromkeys(NUMBERS, "float32"))

@@ -13,6 +13,8 @@ import pandas as pd
 import scipy.sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from flashdiff.trust.bins import by_severity
+
 SAME, TUNED = "same", "tuned"
 """Methods: as many steps for every image, and the few-step walk as tuned, test images alone."""
 GAP = 1e-6
@@ -82,10 +84,8 @@ def fit(sigma_hat: np.ndarray, numbers: Sequence[int], quality: np.ndarray, bins
 
     Raises ValueError for fewer images than bins.
     """
-    if not 1 <= bins <= len(sigma_hat):
-        raise ValueError(f"bins: {bins} for {len(sigma_hat)} images; give at least one image per bin.")
-    parts = np.array_split(np.argsort(sigma_hat, kind="stable"), bins)
-    knots, first = np.unique([np.median(sigma_hat[images]) for images in parts], return_index=True)
+    parts, medians = by_severity(sigma_hat, bins)
+    knots, first = np.unique(medians, return_index=True)
     means = [tuple(quality[parts[number]].mean(0).tolist()) for number in first]
     return Worth(tuple(map(int, numbers)), tuple(knots.tolist()), tuple(means))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from flashdiff.batch import per_sample
 from flashdiff.prior import Prior
 from flashdiff.starts import StartPoint
+from flashdiff.trust.bins import by_severity
 from flashdiff.walks import EvenlySpaced
 
 Rule = Callable[[np.ndarray], np.ndarray]
@@ -177,9 +178,7 @@ def fit(sigma_hat: np.ndarray, trials: Trials, budget: float, bins: int) -> tupl
 
     Starts do not fall with the severity; steps do one or the other, whichever is nearer to the best of the bins.
     """
-    ranked = np.argsort(sigma_hat, kind="stable")
-    parts = np.array_split(ranked, bins)
-    knots = np.array([np.median(sigma_hat[images]) for images in parts])
+    parts, knots = by_severity(sigma_hat, bins)
     mean = np.stack([trials.quality[images].mean(0) for images in parts])
     starts, steps = best_at_budget(mean, trials, budget)
     starts = np.expm1(isotonic_regression(np.log1p(starts)).x)
@@ -259,6 +258,5 @@ def neighbour_correlation(error: Tensor) -> Tensor:
 def correlation_by_severity(sigma_hat: np.ndarray, correlation: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
     """What a predicted severity says about the spatial correlation of its error: knots (K,), the medians of bins of equal
     count of sigma_hat (n,), and the mean correlation (K,) there, clipped to 0..1."""
-    parts = np.array_split(np.argsort(sigma_hat, kind="stable"), bins)
-    means = [correlation[images].mean() for images in parts]
-    return np.array([np.median(sigma_hat[images]) for images in parts]), np.clip(means, 0, 1)
+    parts, knots = by_severity(sigma_hat, bins)
+    return knots, np.clip([correlation[images].mean() for images in parts], 0, 1)

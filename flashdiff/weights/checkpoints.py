@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashdiff.messages import without_advice
+
 
 def _stand_in(name: str) -> type:
     """A class that takes the place of a global in a pickle, and does nothing with whatever it is given."""
@@ -60,7 +62,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
                 f"checkpoint: {path} is of the format before torch 0.1.10, which cannot be read as data; load it with the torch"
                 " that it is from, and save its tensors with this one."
             ) from None
-        reason = reason.partition(" In PyTorch 2.6")[0]  # what follows advises to execute the file
+        reason = without_advice(reason)
         raise ValueError(
             f"checkpoint: {path} is not readable as tensors ({reason[:200]}); give the published .ckpt."
         ) from None

@@ -188,6 +188,10 @@ DAMAGE = {
     "empty": (lambda folder: (folder / "test.npy").write_bytes(b""), r"test\.npy: cut off"),
     "floats": (lambda folder: np.save(folder / "test.npy", np.zeros((6, 1, 8, 8))), "holds float64"),
     "too few": (lambda folder: np.save(folder / "test.npy", np.zeros((5, 1, 8, 8), np.uint8)), r"\(5, 1, 8, 8\), not"),
+    "an archive": (
+        lambda folder: (np.savez(folder / "a.npz", a=np.zeros(1)), (folder / "a.npz").rename(folder / "test.npy")),
+        r"test\.npy: cut off or",
+    ),
     "pickle": (
         lambda folder: np.save(folder / "test.npy", np.array([{}]), allow_pickle=True),
         r"test\.npy: cut off or",

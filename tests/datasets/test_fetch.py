@@ -125,11 +125,11 @@ def fake_tools(tmp_path, monkeypatch, **scripts):
 
 
 def test_debian_package(tmp_path, monkeypatch, deb, capfd):
-    """The bar looks at the package every tenth of a second, so the program takes longer than that."""
+    """The bar arrives, though the program ends before anybody looks."""
     fake_tools(
         tmp_path,
         monkeypatch,
-        apt_get=f'for last; do :; done; test "$last" = letters && cp "{deb}" . && sleep 0.3 && echo "W: unsandboxed" >&2',
+        apt_get=f'for last; do :; done; test "$last" = letters && cp "{deb}" . && echo "W: unsandboxed" >&2',
         dpkg_deb=f'test "$1" = -x && test -f "$2" && cp -r "{tmp_path}/payload" "$3"',
     )
     fetch(tmp_path / "raw", SHA256, {"Debian": debian_package("letters", INSIDE, deb.stat().st_size)})

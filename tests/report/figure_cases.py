@@ -56,6 +56,11 @@ def quality_table():
     return tables.quality_against(reconstruction_rows(), "full_length", n_resamples=100)
 
 
+def of_solvers():
+    table = frontier.frontier_table(few_step_runs(), n_resamples=100)
+    return frontier.frontier_of_solvers({("gaussian_blur", "ldps"): table, ("gaussian_blur", "psld"): table})
+
+
 def few_step_runs():
     return frontier.runs(few_step_rows(), reconstruction_rows(), seed_rows())
 
@@ -255,6 +260,11 @@ FROM_ROWS = {
             "perceptual_gain_low",
             "perceptual_gain_high",
         ],
+    ),
+    "frontier_of_solvers": (
+        of_solvers,
+        figures.frontier_of_solvers,
+        ["degradation", "solver", "part", "tuned_for", "nfe", "psnr", "perceptual"],
     ),
     "gains_of_pairs": (
         claims,

@@ -12,6 +12,7 @@ from figure_cases import (
     curve,
     draw,
     few_step_runs,
+    of_solvers,
     pictures,
     quality_table,
     reconstructed,
@@ -103,6 +104,7 @@ AXES = {
         ("nominal level", "coverage"),
     ],
     "frontier": [(NFE, label.replace(", ", ",\n")) for label in QUALITY],
+    "frontier_of_solvers": [(NFE, label.replace(", ", ",\n")) for label in QUALITY],
     "gain_over_fixed": [
         ("mean evaluations asked (budget)", "PSNR,\ngain (dB)"),
         ("mean evaluations asked (budget)", "perceptual distance,\ndecrease (%)"),
@@ -177,6 +179,9 @@ LEGENDS = {
             *("true error known (oracle)", label("psld"), f"{label('no_diffusion')}, NFE 0"),
             *map(label, ("flash_published", "flash_consistent", "flash_inversion", "full_length")),
         ]
+    ],
+    "frontier_of_solvers": [
+        ["LDPS", "PSLD", "long walk of Flash", label("full_length"), label("no_diffusion")],
     ],
     "gains_of_pairs": [[label("flash_published"), label("flash_consistent")]],
     "start_distribution": [[f"mean {(100 * reconstruction_rows(10).sigma_hat[:10]).astype(int).mean():.0f}"]],
@@ -362,6 +367,32 @@ def test_quality_of_methods_draws_every_method_that_has_a_name():
         for place, (name, row) in enumerate(zip(written, named.to_dict("records"), strict=True)):
             expected = [place, row[column], row[f"{column}_low"], row[f"{column}_high"]]
             np.testing.assert_allclose(marks[name], expected, rtol=1e-12)
+
+
+def test_the_frontier_of_solvers_draws_each_solver_s_own_walks():
+    """A line through the budgets that are tuned for the panel's measure, one on to long walk and baseline, and their marks."""
+    table = of_solvers().sort_values("nfe", kind="stable")
+    table.loc[table.solver == "psld", "psnr"] += 3
+    for axis, measure in zip(figures.frontier_of_solvers(table).axes, ("psnr", "perceptual"), strict=True):
+        nothing, *drawn = axis.lines
+        assert nothing.get_ydata()[0] == pytest.approx(table[table.part == frontier.NOTHING][measure].mean())
+        for solver, lines in zip(("ldps", "psld"), (drawn[:4], drawn[4:]), strict=True):
+            own = table[table.solver == solver]
+            few = own[(own.part == frontier.FEW) & (own.tuned_for == measure)]
+            ends = [own[own.part == part] for part in (frontier.LONG, frontier.FULL)]
+            for line, rows in zip(lines, (pd.concat([few.tail(1), *ends]), few, *ends), strict=True):
+                assert len(rows) and line.get_xdata().tolist() == rows.nfe.tolist()
+                assert line.get_ydata().tolist() == rows[measure].tolist()
+
+
+def test_the_frontier_of_solvers_leaves_out_degradations_with_one_solver_where_others_have_several():
+    table = frontier.frontier_table(few_step_runs(), n_resamples=10)
+    pairs = [("blur", "ldps"), ("blur", "psld"), ("mixture", "ldps")]
+    assert set(frontier.frontier_of_solvers(dict.fromkeys(pairs, table)).degradation) == {"blur"}
+    assert set(frontier.frontier_of_solvers(dict.fromkeys(pairs[1:], table)).degradation) == {"blur", "mixture"}
+    parts = frontier.frontier_of_solvers({("blur", "ldps"): table}).groupby("part").nfe.agg(["min", "max"])
+    assert parts.loc[frontier.NOTHING, "max"] == 0 < parts.loc[frontier.FEW, "min"]
+    assert parts.loc[frontier.LONG, "max"] < parts.loc[frontier.FULL, "min"]
 
 
 def test_gains_of_pairs_draws_both_starts_of_every_pair_that_was_measured():

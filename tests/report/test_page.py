@@ -483,10 +483,13 @@ def test_solvers_are_held_against_one_reference_where_there_are_several(tmp_path
     write_metrics(tmp_path, ["gaussian_blur"], solvers)
     rows = {("gaussian_blur", solver): reconstruction_rows() for solver in solvers}
     tables.save(tables.across_solvers(rows, 100), tmp_path / "reports/comparisons", "across_solvers")
+    figures.save(draw("frontier_of_solvers"), tmp_path / "reports/comparisons", "frontier_of_solvers")
     path = report.assemble(tmp_path, STUDY, ["gaussian_blur"], [("gaussian_blur", solver) for solver in solvers])
     text = path.read_text(encoding="utf-8")
     assert ("All against one reference" in text) == shown
     assert text.count("<td>LDPS (ddim40)</td>\n      <td>LDPS</td>") == shown
+    assert text.count('src="comparisons/frontier_of_solvers.png"') == shown
+    assert (CAPTIONS.figures["frontier_of_solvers"] in text) == shown
 
 
 @pytest.mark.parametrize(("left_out", "shown"), [([], True), (["fixed_20", "fixed_150"], False)])

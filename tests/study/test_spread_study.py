@@ -2,37 +2,16 @@
 
 import numpy as np
 import pytest
-import torch
 
-from flashdiff.measures.features import Features
 from flashdiff.measures.quality import psnr
-from flashdiff.severity import SeverityEncoder
 from flashdiff.starts import PublishedStart
 from flashdiff.study import budgets, spread
-from flashdiff.study.comparison import Bench
 from flashdiff.study.records import read_rows, write_rows
 from flashdiff.trust.spread import coverage, posterior_samples
 
-BLUR = {"kind": "gaussian_blur", "std_min": 0.3, "std_max": 2.0, "radius": 7, "noise_std": 0.1}
 WALK = {"solver": {"kind": "ldps", "stochasticity": 0.0}, "candidates": {"eta": [0.1]}}
 SECTION = {"n_images": 4, "validation": 3, "samples": 3, "evaluations": 3.0, "full_images": 2, "full_validation": 2}
 LONG = {"flash_published": {"solver": {"eta": 0.1}, "start": {"correction": 1.0}}}
-
-
-@pytest.fixture
-def load(tiny_prior):
-    prior = tiny_prior.float()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        features = Features(1, 2).eval()
-    encoder = SeverityEncoder.from_prior(prior).eval()
-
-    def bench(split, n):
-        seed = {"validation": 1, "test": 2}[split]
-        x = torch.rand(n, 1, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-        return Bench.build(prior, encoder, features, x, BLUR, {"kind": "ldps"}, seed=0, batch_size=4, split=split)
-
-    return bench
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from flashdiff import cli
+from flashdiff.datasets.splits import SPLITS, open_split, write_splits
+from flashdiff.degradations.encoded_blur_network import EncodedBlurNetwork
 from flashdiff.measures.features import Features
 from flashdiff.prior import Prior
 from flashdiff.severity import SeverityEncoder
@@ -129,6 +131,13 @@ def alone(name):
     return door
 
 
+def in_splits(write, content, tmp):
+    image = np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
+    write_splits(tmp, {name: [(image + k, 0)] for k, name in enumerate(SPLITS)}, "here")
+    write(content, tmp / "test.npy")
+    return tmp
+
+
 DOORS = {
     "checkpoint .ckpt": (beside_config("model.ckpt"), lambda path, _: load_compvis_prior(path)),
     "checkpoint .pt": (beside_config("model.pt"), lambda path, _: take_prior(path, path.parent / "taken")),
@@ -144,6 +153,8 @@ DOORS = {
     "features .bin": (folder_with(some_features, f"{NAME}.bin"), lambda path, _: Features.from_pretrained(path)),
     "published severity": (alone("encoder.ckpt"), lambda path, _: load_published(path, make_prior(40))),
     "training resumes": (alone("run.ckpt"), lambda path, _: train_on(path)),
+    "blur network": (alone("blur.pth"), lambda path, _: EncodedBlurNetwork.load(str(path), None)),
+    "images": (in_splits, lambda path, _: open_split(path, "test")),
     "baseline": (alone("pair.npz"), lambda path, _: baseline.load(path, None)),
     "rows": (alone("rows.parquet"), lambda path, _: read_rows(path, 17)),
     "record": (alone("record.json"), lambda path, _: read_json(path)),
