@@ -71,7 +71,8 @@ class Measurement:
 
 def check_noise_std(noise_std: Tensor | float) -> float:
     """A standard deviation as a number; ValueError for what is none, a tensor of one entry being one."""
-    if isinstance(noise_std, torch.Tensor) and noise_std.numel() == 1 and not noise_std.is_complex():
+    # numbers first: torch would load, and a study file is checked without it
+    if not isinstance(noise_std, Real) and isinstance(noise_std, torch.Tensor) and noise_std.numel() == 1:
         noise_std = noise_std.item()
     if isinstance(noise_std, bool) or not isinstance(noise_std, Real) or not 0 <= noise_std < LARGEST:  # NaN fails, too
         raise ValueError(f"noise_std: {shown(noise_std)} is no standard deviation; give a number >= 0.")

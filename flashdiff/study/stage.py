@@ -89,6 +89,8 @@ def run(notebook: Path, output: Path, items: Sequence[str]) -> None:
     On failure what ``reports/`` held before is put back, the failed notebook is kept below .build, and StageError names
     the cell. Raises StudyError for a bad study file before anything else happens.
     """
+    # nbformat's jsonschema would compile a grammar of addresses, at a second and a half a stage, and never use it
+    sys.modules.setdefault("rfc3987_syntax", None)
     study = load()
     values = parse_parameters(study, items)
     expected = notebook_parameters(notebook)
