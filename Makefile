@@ -23,7 +23,7 @@ STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.pa
 dvc = cd '$(FOLDER)' && '$(BIN)/python' -m flashdiff.study.stage repro
 report = echo 'Report: $(patsubst ./%,%,$(FOLDER)/reports/index.html)'
 
-.PHONY: help study compare reproduce test test-fast properties faults lab explore figures prior pretrain tune baseline seeds ablation robustness confidence spread calibrated allocation shift blind bench readme lint study-exists
+.PHONY: help study compare reproduce test test-fast properties faults lab explore figures prior pretrain tune baseline seeds ablation robustness confidence spread calibrated allocation frechet shift blind bench readme lint study-exists
 
 help:
 	@echo 'make TARGET [STUDY=name] [PYTHON=python3] [CONSTRAINTS=] [OPTIONS=...]'
@@ -95,6 +95,10 @@ calibrated: $(INSTALLED) study-exists ## fit starts by predicted severity anew (
 allocation: $(INSTALLED) study-exists ## measure what evaluations are worth by severity anew (five minutes on one core); `make study` then follows
 	@$(dvc) train_severity tune_budgets
 	@$(dvc) --force --single-item allocation
+
+frechet: $(INSTALLED) study-exists ## measure the Frechet distance of few-step walks anew (a quarter of an hour on one core); `make study` then follows
+	@$(dvc) train_severity tune_budgets
+	@$(dvc) --force --single-item frechet
 
 test: $(INSTALLED) ## run the tests
 	@'$(BIN)/python' -m pytest -q --numprocesses logical --dist loadfile --no-loadscope-reorder $(OPTIONS)

@@ -23,6 +23,7 @@ _HOME = {
     "degradation_levels": "image_figures",
     "error_statistics": "encoder_figures",
     "encoder_choices": "robustness",
+    "frechet": "frontier_figures",
     "frontier": "frontier_figures",
     "frontier_of_solvers": "pair_figures",
     "gain_by_severity": "frontier_figures",

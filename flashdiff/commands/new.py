@@ -187,6 +187,7 @@ def choices(
         ("calibrated.validation", min(64, validation), ""),
         ("calibrated.bins", 3 if validation >= 12 else 1, ""),
         ("allocation.n_images", 0, "what evaluations are worth by severity is not measured"),
+        ("frechet.n_images", 0, "no Frechet distance of few steps; 1000 or more test images that walk"),
     ]
     return [Choice(*value) for value in values]
 

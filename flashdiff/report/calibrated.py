@@ -63,9 +63,10 @@ def table(rows: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) -> 
     return pd.DataFrame(found)
 
 
-def _share(gain: np.ndarray, regret: np.ndarray) -> float:
+def _share(gain: np.ndarray, regret: np.ndarray, axis: int | None = None) -> float | np.ndarray:
     """Of the mean regret, the share that the mean gain closes; NaN where there is none."""
-    return gain.mean() / regret.mean() if regret.mean() > 0 else float("nan")
+    there = np.mean(regret, axis)
+    return np.mean(gain, axis) / np.where(there > 0, there, np.nan)
 
 
 def curves(rows: Mapping[str, pd.DataFrame], measured: pd.DataFrame) -> pd.DataFrame:

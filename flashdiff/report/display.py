@@ -12,6 +12,9 @@ AGAINST = {"t": "level t", "sbar": "true latent error s̄"}
 COLUMNS = {
     "budget": "evaluations asked",
     "nfe": "NFE",
+    "frechet distance": "Frechet distance",
+    "minus no diffusion": "less that of D(ẑ)",
+    "minus fixed": "less that of the best fixed start",
     "nfe ratio": "NFE, baseline / method",
     "true over assumed noise": "true / assumed noise",
     "latent error": "latent error s̄",

@@ -47,6 +47,7 @@ NOTEBOOKS = (
         "30_calibrated_start",
         "32_shift",
         "34_blind",
+        "36_frechet",
     ),
 )
 """The executed notebooks that the page links: of the study, of each degradation, of each pair; the report's own is written

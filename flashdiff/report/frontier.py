@@ -6,7 +6,7 @@ is between two runs on the same images and the same training seeds of the severi
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -283,6 +283,19 @@ def frontier_table(found: Runs, n_resamples: int, seed: int = 0) -> pd.DataFrame
             row |= {end: at + value for end, value in spread(name, difference).items()}
         rows.append(row)
     return pd.DataFrame(rows).astype({"budget": float})
+
+
+def frechet_table(rows: Sequence[Mapping]) -> pd.DataFrame:
+    """One row per walk: mean NFE, the Frechet distance of its images to the true ones, and what that is less the distance
+    of D(z_hat) and of the best fixed start and steps, with 95% intervals over images; D(z_hat) last, as in
+    :func:`budget_table`.
+
+    rows: the record of :func:`flashdiff.study.frechet.rows_of`, which leaves out cells that are missing. No rows where
+    nothing was measured. Distances are biased upwards, the more the fewer the images: only those of as many compare.
+    """
+    ends = [f"{name}{end}" for name in ("minus_no_diffusion", "minus_fixed") for end in ("", "_low", "_high")]
+    columns = ["budget", "method", "tuned_for", "images", "nfe", "frechet_distance", *ends]
+    return pd.DataFrame(rows, columns=columns).sort_values("budget", kind="stable", ignore_index=True)
 
 
 def gains_by_severity(few: pd.DataFrame, n_resamples: int, seed: int = 0, parts: int = 4) -> pd.DataFrame:

@@ -75,6 +75,32 @@ def frontier(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["feat
     return figure
 
 
+@styled
+def frechet(table: pd.DataFrame) -> Figure:
+    """Frechet distance to the true images against mean NFE, lower is better: a line joins the budgets of Flash and one those
+    of the best fixed start and steps; the level is what no diffusion reaches. Intervals are of the difference to that
+    level, laid around the distance.
+
+    table: what :func:`flashdiff.report.frontier.frechet_table` says, with a row for D(z_hat).
+
+    >>> table = pd.read_csv("reports/figures_pdf/frontier-gaussian_blur-ldps/frechet.csv")
+    >>> figure = figures.frechet(table.fillna({"tuned_for": ""}))
+    """
+    column = "frechet_distance"
+    ends = ("", "_low", "_high")
+    need(table, "method", "tuned_for", "nfe", column, *(f"minus_no_diffusion{end}" for end in ends))
+    figure, axes = canvas(height=2.6)
+    axis, long = axes[0, 0], table[table.tuned_for == ""].set_index("method")
+    around = {f"{column}{end}": long[column]["no_diffusion"] + table[f"minus_no_diffusion{end}"] for end in ends[1:]}
+    _lines(axis, table.assign(**around)[table.tuned_for != ""], column)
+    _marks(axis, long, column)
+    steps_on_log_axis(axis)
+    axis.xaxis.get_major_locator().set_params(subs=(1, 3), numticks=12)
+    axis.set(xlabel=NFE, ylabel="Frechet distance, lower is better")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
 def _lines(axis: Axes, few: pd.DataFrame, column: str) -> None:
     """Every few-step method of a panel that has a style, intervals included but for those of the oracle."""
     others = [m for m in few.method.unique() if m not in LINES and m != "shuffled"]

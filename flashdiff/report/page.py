@@ -53,6 +53,10 @@ def assemble(
     distances = read_json(reports / f"metrics/reconstruction-{'-'.join(pairs[0])}.json")["distances"]
     starts, many = headline.starts(records), len(pairs) > MANY
     links, compared = _notebooks(reports, degradations, pairs), comparisons(folder, pairs)
+    parts = [_section(reports, d, pairs, distances, records, many) for d in degradations]
+    shown = {
+        table["name"] for part in parts for pair in part["pairs"] for each in pair["parts"] for table in each["tables"]
+    }
     page = render(
         "report.html.j2",
         study=study,
@@ -65,7 +69,8 @@ def assemble(
         many=many,
         distances=distances,
         comparisons=_by_degradation(readable(compared, distances)),
-        frechet="frechet" in compared,
+        frechet="frechet" in {*compared, *shown},
+        frechet_compared="frechet" in compared,
         across_solvers=_across_solvers(reports, distances),
         solvers=_figure(reports, "frontier_of_solvers"),
         main_start=main_rule(starts),
@@ -73,7 +78,7 @@ def assemble(
         own=_claims(left_out.records, "own"),
         timed="wall_clock_ratio" not in left_out.unmeasured,
         left_out=_named(left_out),
-        sections=[_section(reports, d, pairs, distances, records, many) for d in degradations],
+        sections=parts,
         trust=of_all_pairs(reports, distances),
         own_features=distances["perceptual"] == DISTANCES["features"]["perceptual"],
         notebooks=links,

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from flashdiff.report.intervals import CORRELATIONS, bootstrap
+from flashdiff.report.intervals import CORRELATIONS, bootstrap, ratio_of_means
 from flashdiff.report.style import LEVEL, PAGE, PALETTE, SBAR, SMALL, canvas, need, styled
 from flashdiff.report.tables import spread
 
@@ -29,24 +29,28 @@ ENCODER_MEASURES = {
 """Column of :func:`encoder_table` -> what its panel says."""
 
 
-def _correlation(sigma_hat: np.ndarray, sbar: np.ndarray, psnr: np.ndarray) -> float:
-    return CORRELATIONS["spearman"](sigma_hat.ravel(), sbar.ravel())
+EACH = (-2, -1)
+"""The axes of images and levels."""
 
 
-def _ordering(sigma_hat: np.ndarray, sbar: np.ndarray, psnr: np.ndarray) -> float:
-    first, second = np.triu_indices(sigma_hat.shape[1], 1)
-    return (sigma_hat[:, first] <= sigma_hat[:, second]).mean()
+def _correlation(sigma_hat: np.ndarray, sbar: np.ndarray, psnr: np.ndarray) -> np.ndarray:
+    return CORRELATIONS["spearman"](*(column.reshape(*column.shape[:-2], -1) for column in (sigma_hat, sbar)))
 
 
-STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = {
-    "latent_error": lambda sigma_hat, sbar, psnr: sbar.mean(),
-    "predicted_error": lambda sigma_hat, sbar, psnr: sigma_hat.mean(),
-    "calibration_ratio": lambda sigma_hat, sbar, psnr: sigma_hat.mean() / sbar.mean(),
+def _ordering(sigma_hat: np.ndarray, sbar: np.ndarray, psnr: np.ndarray) -> np.ndarray:
+    first, second = np.triu_indices(sigma_hat.shape[-1], 1)
+    return (sigma_hat[..., first] <= sigma_hat[..., second]).mean(EACH)
+
+
+STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "latent_error": lambda sigma_hat, sbar, psnr: sbar.mean(EACH),
+    "predicted_error": lambda sigma_hat, sbar, psnr: sigma_hat.mean(EACH),
+    "calibration_ratio": lambda sigma_hat, sbar, psnr: sigma_hat.mean(EACH) / sbar.mean(EACH),
     "spearman_error": _correlation,
     "ordering_accuracy": _ordering,
-    "psnr": lambda sigma_hat, sbar, psnr: psnr.mean(),
+    "psnr": lambda sigma_hat, sbar, psnr: psnr.mean(EACH),
 }
-"""What is said of one run: of sigma_hat, sbar and psnr, each (images, levels), levels rising."""
+"""What is said of one run: of sigma_hat, sbar and psnr, each (..., images, levels), levels rising."""
 
 
 def _columns(part: pd.DataFrame, *names: str) -> list[np.ndarray]:
@@ -60,7 +64,7 @@ def _intervals(part: pd.DataFrame, names: list[str], n_resamples: int, seed: int
     columns, found = _columns(part, "sigma_hat", "sbar", "psnr"), {}
     for name in names:
         # the images' numbers are resampled: a bootstrap takes one number per image, and an image has one per level
-        def of(images: np.ndarray, statistic: Callable = STATISTICS[name]) -> float:
+        def of(images: np.ndarray, axis: int = -1, statistic: Callable = STATISTICS[name]) -> np.ndarray:
             return statistic(*(column[images.astype(int)] for column in columns))
 
         found |= spread(name, bootstrap(np.arange(len(columns[0])), of, n_resamples, seed))
@@ -100,7 +104,7 @@ def class_table(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataF
         row |= _intervals(part, ["latent_error", "calibration_ratio", "spearman_error", "psnr"], n_resamples, seed)
         with_all = rows[(rows.variant == "all") & (rows.unseen == unseen)]
         means = [_columns(each, "sbar")[0].mean(1) for each in (part, with_all)]
-        ratio = bootstrap(tuple(means), lambda ours, theirs: ours.mean() / theirs.mean(), n_resamples, seed)
+        ratio = bootstrap(tuple(means), ratio_of_means, n_resamples, seed)
         found.append(row | spread("error_ratio", ratio))
     return pd.DataFrame(found)
 

@@ -18,7 +18,7 @@ OF_ENCODER = (
     ("ablation", ("ablation",)),
 )
 OF_PAIR = (
-    ("frontier", ("budgets", "budget_gains")),
+    ("frontier", ("budgets", "budget_gains", "frechet")),
     ("examples", ()),
     ("reconstruct", ("quality", "paired")),
     ("speedup", ("headroom",)),

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flashdiff.report.intervals import bootstrap, spearman
+from flashdiff.report.intervals import bootstrap, ratio_of_means, spearman
 from flashdiff.report.names import pair_columns
 from flashdiff.report.style import PAGE, PALETTE, SMALL, canvas, need, styled
 from flashdiff.report.tables import spread as columns
@@ -51,7 +51,7 @@ def table(rows: Mapping[str, pd.DataFrame], n_resamples: int, seed: int = 0) -> 
             row |= interval("psnr_of_mean", np.mean, "psnr_mean")
             gain = part.psnr_mean.to_numpy(float) - part.psnr_walk.to_numpy(float)
             row |= columns("mean_over_one_walk", bootstrap(gain, np.mean, n_resamples, seed))
-            row |= interval("relative_ause", lambda own, random: own.mean() / random.mean(), "ause", "ause_random")
+            row |= interval("relative_ause", ratio_of_means, "ause", "ause_random")
             row |= interval("coverage", np.mean, f"object_{NOMINAL}")
             row |= {"factor": float(part["scale"].iloc[0])}
             row |= interval("coverage_scaled", np.mean, f"scaled_{NOMINAL}")

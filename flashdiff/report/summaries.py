@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from flashdiff.measures import MEASURES
-from flashdiff.report.intervals import CORRELATIONS, bootstrap, paired_gains
+from flashdiff.report.intervals import CORRELATIONS, bootstrap, paired_gains, ratio_of_means
 from flashdiff.report.names import distance_names
 from flashdiff.report.tables import calibration, severity_correlations
 from flashdiff.study.methods import adaptive, baselines
@@ -50,7 +50,7 @@ def severity_metrics(
             found = (against.loc[column, f"{name}{end}"] for end in ("", "_low", "_high"))
             ends = [None if pd.isna(value) else float(value) for value in found]
             summary[f"{name}_{what}"] = dict(zip(("value", "low", "high"), ends, strict=True), n=len(rows))
-    summary["calibration_ratio"] = bootstrap((sigma, sbar), lambda a, b: np.mean(a) / np.mean(b), n_resamples, seed)
+    summary["calibration_ratio"] = bootstrap((sigma, sbar), ratio_of_means, n_resamples, seed)
     bins = calibration(rows, bins=10)
     gap = float(np.average((bins.sigma_hat - bins.sbar).abs(), weights=bins.n))
     summary["expected_calibration_error"] = significant(gap)
@@ -65,10 +65,10 @@ def severity_metrics(
     return summary
 
 
-def _spread(starts: np.ndarray) -> float:
+def _spread(starts: np.ndarray, axis: int | None = None) -> float | np.ndarray:
     """95th / 5th percentile of the evaluations from these indices down, so that index 0 has a ratio, too."""
-    low, high = np.percentile(starts + 1, (5, 95))
-    return float(high / low)
+    low, high = np.percentile(starts + 1, (5, 95), axis)
+    return high / low
 
 
 def reconstruction_metrics(
@@ -99,7 +99,7 @@ def reconstruction_metrics(
         for name in ("start", "nfe"):
             methods[method][name] = bootstrap(ours[name].to_numpy(dtype=float), np.mean, n_resamples, seed)
         gains[method]["full_length"]["nfe_ratio"] = bootstrap(
-            (ours.nfe.to_numpy(dtype=float), theirs), lambda a, b: np.mean(b) / np.mean(a), n_resamples, seed
+            (theirs, ours.nfe.to_numpy(dtype=float)), ratio_of_means, n_resamples, seed
         )
     names = distance_names(distances, rows.image.nunique())
     return {"distances": names, "methods": methods, "gains": gains}

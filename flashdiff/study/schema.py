@@ -73,6 +73,8 @@ class Section(BaseModel):
 
 SSIM_WINDOW = 11
 """Pixels across the window of :func:`flashdiff.measures.quality.ssim`, which has to lie within an image."""
+ENOUGH = 1000
+"""Images below which a Frechet distance says nothing: flashdiff.study.comparison.ENOUGH, which loads torch."""
 Layout = Literal["folder", "celebahq", "ffhq", "lsun", "hugging_face"]
 
 
@@ -575,6 +577,21 @@ class Allocation(Section):
         return self
 
 
+class Frechet(Section):
+    """The Frechet distance of few-step walks over enough images; no images: it is not measured."""
+
+    n_images: int = Field(ge=0, description=f"test images that walk: none, or at least {ENOUGH}")
+    evaluations: Annotated[list[Annotated[float, Field(ge=1)]], Differ] = Field(
+        min_length=1, description="mean evaluations, each a budget of budgets"
+    )
+
+    @model_validator(mode="after")
+    def _fit(self):
+        if 0 < self.n_images < ENOUGH:
+            raise ValueError(f"n_images ({self.n_images}) must be at least {ENOUGH}, or 0: fewer say nothing")
+        return self
+
+
 class Report(Section):
     """What only readers see: no stage that computes reads it."""
 
@@ -615,6 +632,7 @@ class Study(Section):
     spread: Spread
     calibrated: Calibrated
     allocation: Allocation
+    frechet: Frechet
     report: Report
 
     @field_validator("root")
@@ -693,6 +711,7 @@ class Study(Section):
             ("calibrated.validation", self.calibrated.validation, "validation"),
             ("allocation.n_images", self.allocation.n_images, "test"),
             ("allocation.validation", self.allocation.validation if self.allocation.n_images else 0, "validation"),
+            ("frechet.n_images", self.frechet.n_images, "test"),
         ):
             if wanted > available[split]:
                 raise ValueError(f"{field}: {wanted} is more than the {available[split]} {split} images; lower it")
@@ -756,12 +775,16 @@ class Study(Section):
                 f"spread.evaluations: {self.spread.evaluations:g} is not among budgets.evaluations "
                 f"({self.budgets.evaluations}); choose one of them"
             )
-        for evaluations in self.calibrated.evaluations:
-            if evaluations not in self.budgets.evaluations:
-                yield (
-                    f"calibrated.evaluations: {evaluations:g} is not among budgets.evaluations "
-                    f"({self.budgets.evaluations}); choose of them"
-                )
+        for name, chosen in (
+            ("calibrated", self.calibrated.evaluations),
+            ("frechet", self.frechet.evaluations if self.frechet.n_images else []),
+        ):
+            for evaluations in chosen:
+                if evaluations not in self.budgets.evaluations:
+                    yield (
+                        f"{name}.evaluations: {evaluations:g} is not among budgets.evaluations "
+                        f"({self.budgets.evaluations}); choose of them"
+                    )
         if self.seed in self.other_seeds or len(set(self.other_seeds)) < len(self.other_seeds):
             yield f"other_seeds: {self.other_seeds} must differ from one another and from seed ({self.seed})"
 

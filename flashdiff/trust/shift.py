@@ -106,10 +106,12 @@ def either(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.minimum(1, 2 * np.minimum(first, second))
 
 
-def auc(shifted: np.ndarray, own: np.ndarray) -> float:
+def auc(shifted: np.ndarray, own: np.ndarray, axis: int = -1) -> np.ndarray:
     """The chance that an image of another kind scores higher than one of the right kind, equal scores counted half: the area
-    under the ROC, and Mann and Whitney's U over the number of pairs."""
-    return float(scipy.stats.mannwhitneyu(shifted, own).statistic / (len(shifted) * len(own)))
+    under the ROC, and Mann and Whitney's U over the number of pairs, by the ranks of all. Scores lie along ``axis``."""
+    n, m = shifted.shape[axis], own.shape[axis]
+    ranks = scipy.stats.rankdata(np.concatenate([shifted, own], axis), axis=axis)
+    return (ranks.take(np.arange(n), axis).sum(axis) - n * (n + 1) / 2) / (n * m)
 
 
 def roc(shifted: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

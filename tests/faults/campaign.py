@@ -37,7 +37,8 @@ from ruamel.yaml import YAML
 
 COMPUTING = (
     "download", "prior", "train_severity", "measure_severity", "tune", "baseline", "reconstruct", "tune_budgets", "walk_budgets",
-    "other_seeds", "examples", "ablate", "robustness", "confidence", "spread", "calibrated", "allocation", "shift", "blind",
+    "other_seeds", "examples", "ablate", "robustness", "confidence", "spread", "calibrated", "allocation", "frechet",
+    "shift", "blind",
 )  # fmt: skip
 """The stages that compute or train, in an order in which they can run; the others draw what these left."""
 DRAWING = (

@@ -10,6 +10,7 @@ from synthetic import (
     example_arrays,
     example_rows,
     few_step_rows,
+    frechet_rows,
     ordering_rows,
     promised_points,
     reconstruction_rows,
@@ -240,6 +241,11 @@ FROM_ROWS = {
             "perceptual_low",
             "perceptual_high",
         ],
+    ),
+    "frechet": (
+        lambda: frontier.frechet_table(frechet_rows()),
+        figures.frechet,
+        ["method", "tuned_for", "nfe", "frechet_distance", *with_bounds("minus_no_diffusion")],
     ),
     "gain_by_severity": (
         lambda: frontier.gains_by_severity(rows_with_no_diffusion(), n_resamples=100),

@@ -104,6 +104,7 @@ AXES = {
         ("nominal level", "coverage"),
     ],
     "frontier": [(NFE, label.replace(", ", ",\n")) for label in QUALITY],
+    "frechet": [(NFE, "Frechet distance, lower is better")],
     "frontier_of_solvers": [(NFE, label.replace(", ", ",\n")) for label in QUALITY],
     "gain_over_fixed": [
         ("mean evaluations asked (budget)", "PSNR,\ngain (dB)"),
@@ -180,6 +181,7 @@ LEGENDS = {
             *map(label, ("flash_published", "flash_consistent", "flash_inversion", "full_length")),
         ]
     ],
+    "frechet": [["Flash, few steps", "best fixed start and steps", f"{label('no_diffusion')}, NFE 0"]],
     "frontier_of_solvers": [
         ["LDPS", "PSLD", "long walk of Flash", label("full_length"), label("no_diffusion")],
     ],
@@ -443,6 +445,26 @@ def test_the_frontier_joins_budgets_marks_long_walks_and_leaves_out_shuffled_sev
         place, height = drawn_line(axis, f"{label('no_diffusion')}, NFE 0")
         assert place == 0 and height == long[column]["no_diffusion"]
         assert axis.get_xlim()[0] < table[table.nfe > 0].nfe.min()
+
+
+def test_the_frechet_distance_is_drawn_with_its_difference_to_no_diffusion():
+    table = FROM_ROWS["frechet"][0]()
+    (axis,) = figures.frechet(table).axes
+    (level,) = table.frechet_distance[table.method == "no_diffusion"]
+    place, height = drawn_line(axis, f"{label('no_diffusion')}, NFE 0")
+    assert place == 0 and height == level and axis.get_xscale() == "log"
+    (across,) = [line for line in axis.lines if list(line.get_xdata()) == [0, 1]]  # over the whole width
+    assert set(across.get_ydata()) == {level}
+    drawn = {container.get_label(): container for container in axis.containers}
+    assert set(drawn) == {label("adaptive"), label("fixed")}
+    for method in ("adaptive", "fixed"):
+        rows = table[table.method == method].sort_values("nfe")
+        line, _, (bars,) = drawn[label(method)].lines
+        np.testing.assert_array_equal(
+            [line.get_xdata(), line.get_ydata()], rows[["nfe", "frechet_distance"]].to_numpy().T
+        )
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()]).astype(float)
+        np.testing.assert_allclose(ends - level, rows[["minus_no_diffusion_low", "minus_no_diffusion_high"]])
 
 
 def test_the_ablation_draws_every_training_in_the_style_of_its_choices():

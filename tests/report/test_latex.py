@@ -11,6 +11,7 @@ from synthetic import (
     allocation_rows,
     calibrated_rows,
     few_step_rows,
+    frechet_rows,
     reconstruction_rows,
     robustness_rows,
     seed_rows,
@@ -44,6 +45,7 @@ def saved():
         "spread": spread.table({"gaussian_blur-ldps": spread_rows()}, 100),
         "budgets": frontier.budget_table(summary),
         "budget_gains": frontier.gain_table(summary),
+        "frechet": frontier.frechet_table(frechet_rows()),
     }
 
 

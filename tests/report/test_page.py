@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from figure_cases import draw
 from page_cases import DEGRADATIONS, PAIRS, STUDY, Page, write_study
-from synthetic import ablation_rows, example_arrays, example_rows, reconstruction_rows, write_metrics
+from synthetic import ablation_rows, example_arrays, example_rows, frechet_rows, reconstruction_rows, write_metrics
 
 from flashdiff import figures
 from flashdiff.report import (
     ablation,
     claims,
     executed,
+    frontier,
     headline,
     pictures,
     sections,
@@ -500,6 +501,25 @@ def test_headroom_is_shown_where_there_was_something_to_choose(tmp_path, left_ou
     tables.save(table, tmp_path / "reports/tables", "headroom-gaussian_blur-ldps")
     text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8")
     assert (CAPTIONS.tables["headroom"] in text) == shown
+
+
+@pytest.mark.parametrize("count", [0, None])
+def test_frechet_distances_of_few_steps_are_shown_where_they_were_measured(tmp_path, count):
+    write_metrics(tmp_path, ["gaussian_blur"])
+    table, reports = frontier.frechet_table(frechet_rows()[:count]), tmp_path / "reports"
+    if len(table):
+        figures.save(figures.frechet(table), reports / "figures/frontier-gaussian_blur-ldps", "frechet")
+    tables.save(table, reports / "tables", "frechet-gaussian_blur-ldps")
+    assert (reports / "tables/frechet-gaussian_blur-ldps.tex").is_file()
+    text = report.assemble(tmp_path, STUDY, ["gaussian_blur"], PAIRS[:1]).read_text(encoding="utf-8")
+    page, shown = Page(text), count is None
+    assert page.attributes("src") == ["figures/frontier-gaussian_blur-ldps/frechet.png"] * shown
+    heads = {"Frechet distance", "less that of D(ẑ)", "less that of the best fixed start"}
+    assert (heads <= set(page.text_of("th"))) == shown
+    cells = ["3", "Flash, few steps", "perceptual distance", "1000", "2.90", "0.731", "-0.169 [-0.179, -0.149]"]
+    assert ([*cells, "-0.030 [-0.040, -0.010]"] in page.rows) == shown
+    assert (["", "no diffusion, D(ẑ)", "", "1000", "0.00", "0.900", "", ""] in page.rows) == shown
+    assert ("Perceptual and Frechet distances are measured" in text) == shown
 
 
 @pytest.mark.parametrize("count", [0, None])

@@ -46,7 +46,7 @@ def study(tmp_path_factory):
     np.savez(results / "images-gaussian_blur-ldps.npz", t=np.linspace(0, 1, 10), **images)
     curve().to_csv(folder / "reports/severity/gaussian_blur.csv", index=False)
     ablation_rows().to_csv(folder / "data/ablation/gaussian_blur.csv", index=False)
-    for name in ("frontier", "gain_over_fixed", "gain_by_severity"):
+    for name in ("frontier", "frechet", "gain_over_fixed", "gain_by_severity"):
         FROM_ROWS[name][0]().to_csv(beside / f"{name}.csv", index=False)
     beside = folder / "reports/figures_pdf/robustness-gaussian_blur-ldps"
     beside.mkdir(parents=True)

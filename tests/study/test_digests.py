@@ -17,7 +17,7 @@ NUMBERED = [path for path in NOTEBOOKS if path.name[0].isdigit()]
 COMPUTING = ("01_download", "02_train_prior", "02_use_prior", "04_train_severity", "05_measure_severity",
              "08_tune_step_size", "09_reconstruct", "12_tune_budgets", "13_walk_budgets", "14_other_seeds",
              "17_ablation", "19_robustness", "21_baseline", "22_examples", "24_confidence", "26_allocation", "28_spread",
-             "30_calibrated_start", "32_shift", "34_blind")  # fmt: skip
+             "30_calibrated_start", "32_shift", "34_blind", "36_frechet")  # fmt: skip
 DRAWING = ("03_look_at_prior", "06_ordering_accuracy", "07_severity_correlation", "10_reconstruction", "11_speed_up",
            "15_frontier", "16_report", "18_show_ablation", "20_show_robustness", "23_show_examples", "25_show_confidence",
            "27_show_allocation", "29_show_spread", "31_show_calibrated_start", "33_show_shift", "35_show_blind")  # fmt: skip
@@ -336,6 +336,7 @@ def test_a_computing_stage_does_not_depend_on_drawing_the_schema_or_the_runner(n
                 "30_calibrated_start",
                 "32_shift",
                 "34_blind",
+                "36_frechet",
             },
         ),
     ],

@@ -34,6 +34,7 @@ SHIPPED = {
     "spread",
     "calibrated",
     "allocation",
+    "frechet",
 }  # their results are in git and do not depend on code (docs/decisions.md)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from flashdiff.study import schema
 from flashdiff.study.schema import StudyError, load, select
 
 ROOT = Path(__file__).parents[2]
@@ -208,6 +209,14 @@ def test_shipped_studies_are_valid(path):
         ("allocation.bins", 7, "allocation: validation (6) must be at least bins (7)."),
         ("allocation.n_images", 17, "allocation.n_images: 17 is more than the 16 test images; lower it."),
         ("allocation.validation", 13, "allocation.validation: 13 is more than the 12 validation images; lower it."),
+        ("frechet.n_images", 12, "frechet: n_images (12) must be at least 1000, or 0: fewer say nothing."),
+        ("frechet.n_images", 1000, "frechet.n_images: 1000 is more than the 16 test images; lower it."),
+        ("frechet.evaluations", [2.0, 2.0], "frechet.evaluations: [2.0, 2.0] must differ from one another."),
+        (
+            "frechet.evaluations",
+            [0.5],
+            "frechet.evaluations.0: 0.5 is not valid: input should be greater than or equal to 1.",
+        ),
         ("robustness.noise", [0.0], "robustness.noise.0: 0.0 is not valid: input should be greater than 0."),
         (
             "robustness.corrections",
@@ -619,6 +628,19 @@ def _accepted(folder, size, study=SMOKE):
     except StudyError:
         return False
     return True
+
+
+def test_a_frechet_distance_is_of_the_study_s_budgets_and_of_enough_images(tmp_path):
+    """The schema loads nothing heavy, so it has a number of its own for what is enough."""
+    from flashdiff.study.comparison import ENOUGH
+
+    assert schema.ENOUGH == ENOUGH
+    changed = with_value(tmp_path, "frechet.evaluations", [1, 4], ROOT / "params.yaml")
+    assert refusal(changed) == (
+        "frechet.evaluations: 4 is not among budgets.evaluations ([1.0, 3.0, 6.0, 12.0]); choose of them."
+    )
+    assert load(with_value(tmp_path, "frechet.n_images", 0, changed)).frechet.n_images == 0
+    assert load(with_value(tmp_path, "frechet.n_images", ENOUGH, ROOT / "params.yaml")).frechet.n_images == ENOUGH
 
 
 @pytest.mark.parametrize("halvings", [0, 1, 2, 3])

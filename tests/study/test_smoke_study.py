@@ -220,6 +220,7 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
         ("spread", "samples", 3, {"spread"}),
         ("calibrated", "starts", [5, 10], {"calibrated"}),
         ("allocation", "numbers", [1, 3, 4], {"allocation", "show_allocation"}),
+        ("frechet", "evaluations", [2.0], {"frechet"}),
         ("budgets", "n_images", 5, {"walk_budgets", "other_seeds"}),
         (
             "solvers",
