@@ -45,8 +45,8 @@ SENTENCES = {
 """Stage of all pairs -> what its tables mean, in sentences computed from them."""
 BRIEF = ("budgets", "budget_gains", "paired")
 """Tables with a line per walk or per comparison, of which the page shows the measures that are drawn; their CSV has all."""
-ON_SCREEN = ("budget_gains",)
-"""Tables that take a page each on paper, which goes without them: a figure beside them shows what they say."""
+ON_SCREEN = ("budget_gains", "frechet")
+"""Tables that paper goes without, where there is no room for them: a figure beside them shows what they say."""
 NEEDS = {"wall_clock": "wall_clock_ratio"}
 """Figure -> the claim that has a number where the figure shows one."""
 OVER_COST = ("quality_against_steps",)

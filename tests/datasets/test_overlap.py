@@ -93,13 +93,13 @@ def test_what_ships_was_trained_on_the_default_studys_training_images():
     """Prior and severity encoder come from other studies: none of those trains on an image that the default study tests on."""
     read = YAML(typ="safe").load
     own = read(ROOT / "params.yaml")["data"]
-    for study in ("fashion-mnist-pretraining", "fashion-mnist-full"):
+    for study in ("fashion-mnist-pretraining", "fashion-mnist-full", "fashion-mnist-solvers"):
         other = read(ROOT / f"studies/{study}/params.yaml")["data"]
         assert {**own, "test": 0} == {**other, "test": 0}  # splits follow from these fields alone; test plays no part
     assert set(SPLITS) == {"train", "validation", "test"}
 
 
-@pytest.mark.parametrize("study", [".", "studies/fashion-mnist-pretraining", "studies/fashion-mnist-full"])
+@pytest.mark.parametrize("study", [".", *(f"studies/fashion-mnist-{name}" for name in ("pretraining", "full", "solvers"))])
 def test_every_stage_that_ran_read_one_and_the_same_splits(study):
     """So the count of the default study is that of all trainings and tunings: by DVC's hash of the files, in every lock."""
     stages = YAML(typ="safe").load((ROOT / study / "dvc.lock").read_text(encoding="utf-8"))["stages"]
