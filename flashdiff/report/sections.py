@@ -46,7 +46,7 @@ SENTENCES = {
 BRIEF = ("budgets", "budget_gains", "paired")
 """Tables with a line per walk or per comparison, of which the page shows the measures that are drawn; their CSV has all."""
 ON_SCREEN = ("budget_gains", "frechet")
-"""Tables that paper goes without, where there is no room for them: a figure beside them shows what they say."""
+"""Tables and figures that paper goes without, where there is no room for them: others say what they show, or their PDF does."""
 NEEDS = {"wall_clock": "wall_clock_ratio"}
 """Figure -> the claim that has a number where the figure shows one."""
 OVER_COST = ("quality_against_steps",)
@@ -128,6 +128,7 @@ def figure(reports: Path, image: Path, degradation: str | None = None, solver: s
         "width": width,
         "height": height,
         "of": ", ".join(filter(None, of)),
+        "on_screen": image.stem in ON_SCREEN,
         "pdf": pdf.relative_to(reports).as_posix() if pdf.is_file() else None,
     }
 
