@@ -48,6 +48,8 @@ def study(tmp_path_factory):
     ablation_rows().to_csv(folder / "data/ablation/gaussian_blur.csv", index=False)
     for name in ("frontier", "frechet", "gain_over_fixed", "gain_by_severity"):
         FROM_ROWS[name][0]().to_csv(beside / f"{name}.csv", index=False)
+    (folder / "reports/comparisons").mkdir()
+    FROM_ROWS["frontier_of_solvers"][0]().to_csv(folder / "reports/comparisons/frontier_of_solvers.csv", index=False)
     beside = folder / "reports/figures_pdf/robustness-gaussian_blur-ldps"
     beside.mkdir(parents=True)
     for name in ("noise_robustness", "unseen_classes", "encoder_choices", "start_choices"):
