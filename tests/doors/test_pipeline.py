@@ -568,9 +568,10 @@ def test_without_tuned_solvers_names_have_their_classes_defaults(pipe):
         plain(Y, operator=BLUR, t=0.5)
     with pytest.raises(ValueError, match="kind 'magic' is unknown; choose one of ldps"):
         plain.flash("magic")
-    edited = FlashPipeline(**pipe.components, pixel_unshuffle=2, degradation=ENTRY | {"noise_std": -1})
     with pytest.raises(ValueError, match=r"noise_std: -1\.0; give the standard deviation of the noise in y"):
-        edited(Y, operator=BLUR, t=0.5)
+        plain(Y, operator=BLUR, t=0.5, noise_std=-1.0)
+    with pytest.raises(ValueError, match="noise_std: -1 is no standard deviation"):  # at once, not when it is used
+        FlashPipeline(**pipe.components, pixel_unshuffle=2, degradation=ENTRY | {"noise_std": -1})
 
 
 def test_a_study_that_cannot_give_it_is_one_sentence(study):
