@@ -17,6 +17,12 @@ import torch
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: the stages of a whole study wait for one another's programs."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items):
     """Whole studies first: processes share the files, and a long one that starts last keeps all of them waiting."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
@@ -65,29 +71,28 @@ def tiny_encoder(tiny_prior):
     return SeverityEncoder.from_prior(tiny_prior).double().eval().requires_grad_(False)
 
 
-@pytest.fixture
-def tiny_study(tmp_path, tiny_prior, tiny_diffusion):
+def write_study(folder: Path) -> Path:
     """The smoke study's parameters beside tiny models of random weights (float32), noise images, and a tuning record."""
     from flashdiff.datasets.splits import write_splits
     from flashdiff.measures.features import Features
     from flashdiff.severity import SeverityEncoder
 
     smoke = Path(__file__).parents[1] / "studies/smoke/params.yaml"
-    (tmp_path / "params.yaml").write_text(smoke.read_text())
+    (folder / "params.yaml").write_text(smoke.read_text())
     draw = np.random.default_rng(0)
     parts = {
         name: [(draw.integers(0, 256, (1, 16, 16), dtype=np.uint8), 0) for _ in range(8)]
         for name in ("train", "validation", "test")
     }
-    write_splits(tmp_path / "data/splits", parts, "noise")
-    prior = tiny_prior.float()
+    write_splits(folder / "data/splits", parts, "noise")
+    prior = make_prior(40).float()
     # a denoiser that answers little: at full size, random weights amplify rounding until it shows
     with torch.no_grad():
         prior.unet.conv_out.weight.mul_(0.02)
-    prior.save_pretrained(tmp_path / "data/prior", tiny_diffusion)
+    prior.save_pretrained(folder / "data/prior", diffusion(40))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        Features(1, 2).save_pretrained(tmp_path / "data/prior/features")
+        Features(1, 2).save_pretrained(folder / "data/prior/features")
     options = {
         "flash_published": {"correction": 1.2},
         "flash_consistent": {"k": 1.0},
@@ -95,8 +100,25 @@ def tiny_study(tmp_path, tiny_prior, tiny_diffusion):
         "fixed_fresh": {},
     }
     chosen = {m: {"solver": {"eta": 0.05}, "start": options.get(m, {})} for m in (*options, "full_length")}
-    (tmp_path / "data/tuned").mkdir(exist_ok=True)
+    (folder / "data/tuned").mkdir(exist_ok=True)
     for seed, degradation in enumerate(("gaussian_blur", "random_inpainting", "mixture")):
-        SeverityEncoder.from_prior(prior, seed=seed).save_pretrained(tmp_path / "data/severity" / degradation)
-        (tmp_path / f"data/tuned/{degradation}-ldps.json").write_text(json.dumps({"chosen": chosen}))
-    return tmp_path
+        SeverityEncoder.from_prior(prior, seed=seed).save_pretrained(folder / "data/severity" / degradation)
+        (folder / f"data/tuned/{degradation}-ldps.json").write_text(json.dumps({"chosen": chosen}))
+    return folder
+
+
+@pytest.fixture
+def tiny_study(tmp_path):
+    return write_study(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def new_prior():
+    """make_prior, for fixtures that outlive a test."""
+    return make_prior
+
+
+@pytest.fixture(scope="session")
+def new_study():
+    """write_study, for fixtures that outlive a test."""
+    return write_study

@@ -335,7 +335,7 @@ def frontier_of_solvers(tables: Mapping[tuple[str, str], pd.DataFrame]) -> pd.Da
     solvers = pd.Series([degradation for degradation, _ in tables]).value_counts()
     measures, found = [measure.name for measure in in_figures()], []
     for (degradation, solver), table in tables.items():
-        if solvers[degradation] < solvers.max() and solvers[degradation] == 1:
+        if solvers[degradation] == 1 < solvers.max():
             continue
         parts = {"no_diffusion": NOTHING, "adaptive": FEW, "full_length": FULL}
         parts |= {flash_method(main_rule(rules(table.method))): LONG}

@@ -67,8 +67,7 @@ def frontier(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["feat
             continue
         _lines(axis, few[few.tuned_for == _objective(measure, few.tuned_for)], measure.name)
         _marks(axis, table[table.tuned_for == ""].set_index("method"), measure.name)
-        steps_on_log_axis(axis)
-        axis.xaxis.get_major_locator().set_params(subs=(1, 3), numticks=12)  # 3 and 30 are near what is asked for
+        steps_on_log_axis(axis, (1, 3))  # 3 and 30 are near what is asked for
         axis.set(xlabel=NFE, ylabel=_in_two_lines(better(measure, distances)))
     shown = {text: handle for axis in axes[0] for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2)
@@ -94,8 +93,7 @@ def frechet(table: pd.DataFrame) -> Figure:
     around = {f"{column}{end}": long[column]["no_diffusion"] + table[f"minus_no_diffusion{end}"] for end in ends[1:]}
     _lines(axis, table.assign(**around)[table.tuned_for != ""], column)
     _marks(axis, long, column)
-    steps_on_log_axis(axis)
-    axis.xaxis.get_major_locator().set_params(subs=(1, 3), numticks=12)
+    steps_on_log_axis(axis, (1, 3))
     axis.set(xlabel=NFE, ylabel="Frechet distance, lower is better")
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -134,8 +134,7 @@ def frontier_of_solvers(table: pd.DataFrame, distances: Mapping[str, str] = DIST
                 for part, of_part in ((LONG, "D"), (FULL, "X")):
                     at = own[own.part == part]
                     axis.plot(at.nfe, at[measure.name], of_part, color=colour, ms=5)
-            steps_on_log_axis(axis)
-            axis.xaxis.get_major_locator().set_params(subs=(1, 3), numticks=12)
+            steps_on_log_axis(axis, (1, 3))
             axis.set(title=degradation.replace("_", " "), **labels)
     shown = [
         Line2D(

@@ -72,6 +72,36 @@ def gains_table(records: Sequence[Mapping], start: str = MAIN) -> str:
     return "\n".join(lines) + "\n"
 
 
+OF_SOLVERS = {
+    "nfe_ratio": "evaluations: baseline / Flash, long walk",
+    "psnr_gain_db": "PSNR: Flash - baseline",
+    "perceptual_gain": "perceptual distance: decrease",
+    "nfe_ratio_100": "evaluations: baseline / cheapest few steps that beat it in both",
+    "adaptive_vs_best_fixed_few": f"choice per image against the best one for all, {FEW} evaluations: PSNR",
+}
+"""The claims of the table of solvers, and what it calls them."""
+
+
+def solvers_table(records: Sequence[Mapping], start: str = MAIN) -> str:
+    """The study of solvers: a line per degradation and solver, a column per claim of OF_SOLVERS."""
+    lines = [
+        f"| degradation | solver | {' | '.join(OF_SOLVERS.values())} |",
+        "| --- | --- |" + " --- |" * len(OF_SOLVERS),
+    ]
+    for degradation, solver in dict.fromkeys((r["degradation"], r["solver"]) for r in records):
+        of_pair = [r for r in records if (r["degradation"], r["solver"]) == (degradation, solver)]
+        few = (FEW, next(iter(MEASURES)))  # of the budgets and measures of a claim with several
+        cells = {
+            r["claim"]: describe(r)
+            for r in of_pair
+            if r["start"] in (None, start)
+            and (r["claim"] != "adaptive_vs_best_fixed_few" or (r["budget"], r["measure"]) == few)
+        }
+        shown = " | ".join(cells.get(claim, "-") for claim in OF_SOLVERS)
+        lines.append(f"| {degradation.replace('_', ' ')} | {solver_label(solver)} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
 def _gain(record: Mapping) -> str:
     """ "+1.23 [1.01, 1.40]", bold where it counts as reproduced."""
     if record["value"] is None:

@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +69,10 @@ def canvas(columns: int = 1, rows: int = 1, width: float = COLUMN, height: float
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def steps_on_log_axis(axis: Axes) -> None:
-    """Denoiser evaluations along x, logarithmic, with plain numbers at 1, 2 and 5 of every decade."""
+def steps_on_log_axis(axis: Axes, numbers: Sequence[int] = (1, 2, 5)) -> None:
+    """Denoiser evaluations along x, logarithmic, with plain numbers at these multiples of every decade."""
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_locator(LogLocator(subs=numbers, numticks=12))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
 

@@ -4,6 +4,7 @@ Saving a notebook from Jupyter, mending a comment or a docstring changes files, 
 """
 
 import ast
+import functools
 import hashlib
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ BUILT = Path(".build/source")
 """Where a study keeps the digests of its notebooks."""
 
 
+@functools.cache  # by text: most modules are reached by most notebooks
 def code_of_module(source: str) -> str:
     """A module's code without comments and docstrings (also those of attributes), in one layout."""
     tree = ast.parse(source)
@@ -76,20 +78,25 @@ def reachable(source: str, package: Path = PACKAGE) -> list[Path]:
 
 
 def _imported(source: str, package: Path) -> Iterator[Path]:
+    for name in _names(source):
+        root, *parts = name.split(".")
+        if root == package.name:
+            for depth in range(1, len(parts) + 1):
+                path = package.joinpath(*parts[:depth])
+                yield from (p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file())
+
+
+@functools.cache
+def _names(source: str) -> tuple[str, ...]:
+    """The dotted names that a source imports."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             # what is imported from a package may be one of its modules
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            root, *parts = name.split(".")
-            if root == package.name:
-                for depth in range(1, len(parts) + 1):
-                    path = package.joinpath(*parts[:depth])
-                    yield from (p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file())
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(names)
 
 
 def of_stage(notebook: Path, package: Path = PACKAGE) -> str:

@@ -89,8 +89,6 @@ def run(notebook: Path, output: Path, items: Sequence[str]) -> None:
     On failure what ``reports/`` held before is put back, the failed notebook is kept below .build, and StageError names
     the cell. Raises StudyError for a bad study file before anything else happens.
     """
-    # nbformat's jsonschema would compile a grammar of addresses, at a second and a half a stage, and never use it
-    sys.modules.setdefault("rfc3987_syntax", None)
     study = load()
     values = parse_parameters(study, items)
     expected = notebook_parameters(notebook)
@@ -216,6 +214,11 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any], lock: int) ->
 
         async def start_kernel(self, **options):
             await super().start_kernel(**options, pass_fds=(lock,))
+
+        async def shutdown_kernel(self, now=False, restart=False):
+            # a kernel whose cells are done has closed its files, and would take torch apart for a second or two; one that
+            # Ctrl-C finds amid a cell is asked, and writes down what it has
+            await super().shutdown_kernel(now or sys.exc_info()[0] is None, restart)
 
         async def is_alive(self):
             alive = await super().is_alive()
@@ -385,6 +388,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _do(options: argparse.Namespace) -> tuple[int, str]:
     """Do what a command line asks for; returns the exit status, and the sentence where it failed."""
+    # nbformat's jsonschema would compile a grammar of addresses, a second and a half each time, and never use it
+    sys.modules.setdefault("rfc3987_syntax", None)
     try:
         if options.command == "run":
             run(options.notebook, options.output, options.parameters)

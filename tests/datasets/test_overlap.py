@@ -99,7 +99,9 @@ def test_what_ships_was_trained_on_the_default_studys_training_images():
     assert set(SPLITS) == {"train", "validation", "test"}
 
 
-@pytest.mark.parametrize("study", [".", *(f"studies/fashion-mnist-{name}" for name in ("pretraining", "full", "solvers"))])
+@pytest.mark.parametrize(
+    "study", [".", *(f"studies/fashion-mnist-{name}" for name in ("pretraining", "full", "solvers"))]
+)
 def test_every_stage_that_ran_read_one_and_the_same_splits(study):
     """So the count of the default study is that of all trainings and tunings: by DVC's hash of the files, in every lock."""
     stages = YAML(typ="safe").load((ROOT / study / "dvc.lock").read_text(encoding="utf-8"))["stages"]

@@ -1,5 +1,7 @@
 """Every figure of the report from made-up rows and images: what several test files draw."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 from synthetic import (
@@ -320,3 +322,7 @@ def draw(name):
         return FROM_IMAGES[name]()
     rows, function, _ = FROM_ROWS[name]
     return function(rows())
+
+
+drawn = functools.cache(draw)
+"""The same, drawn once: for tests that only look."""

@@ -11,6 +11,7 @@ from figure_cases import (
     claims,
     curve,
     draw,
+    drawn,
     few_step_runs,
     of_solvers,
     pictures,
@@ -124,7 +125,7 @@ AXES = {
 
 @pytest.mark.parametrize("name", AXES)
 def test_axes_say_what_they_show_and_in_which_unit(name):
-    assert [(axis.get_xlabel(), axis.get_ylabel()) for axis in draw(name).axes] == AXES[name]
+    assert [(axis.get_xlabel(), axis.get_ylabel()) for axis in drawn(name).axes] == AXES[name]
 
 
 LEGENDS = {
@@ -192,7 +193,7 @@ LEGENDS = {
 
 @pytest.mark.parametrize("name", LEGENDS)
 def test_legends_name_every_series_without_a_frame(name):
-    figure = draw(name)
+    figure = drawn(name)
     legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()] + figure.legends
     assert [sorted(text.get_text() for text in legend.get_texts()) for legend in legends] == [
         sorted(texts) for texts in LEGENDS[name]

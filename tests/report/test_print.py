@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from colorspacious import cspace_convert
-from figure_cases import FROM_IMAGES, FROM_ROWS, claims, draw
+from figure_cases import FROM_IMAGES, FROM_ROWS, claims, draw, drawn
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
@@ -37,7 +37,7 @@ def test_a_figure_is_as_wide_as_a_column_or_the_page_and_every_text_can_be_read(
 
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_is_cut_off_at_the_edge_of_a_figure(name):
-    figure = draw(name)
+    figure = drawn(name)
     FigureCanvasAgg(figure).draw()
     box, size = figure.get_tightbbox(), figure.get_size_inches()
     assert box.x0 > -0.02 and box.y0 > -0.02 and box.x1 < size[0] + 0.02 and box.y1 < size[1] + 0.02
@@ -45,7 +45,7 @@ def test_nothing_is_cut_off_at_the_edge_of_a_figure(name):
 
 @pytest.mark.parametrize("name", FROM_ROWS)
 def test_no_legend_covers_what_is_drawn(name):
-    figure = draw(name)
+    figure = drawn(name)
     FigureCanvasAgg(figure).draw()
     legends = figure.legends + [axis.get_legend() for axis in figure.axes if axis.get_legend()]
     for legend, axis in itertools.product(legends, figure.axes):
@@ -54,7 +54,7 @@ def test_no_legend_covers_what_is_drawn(name):
 
 @pytest.mark.parametrize("name", FROM_ROWS)
 def test_axes_are_linear_or_logarithmic_throughout(name):
-    assert {scale for axis in draw(name).axes for scale in (axis.get_xscale(), axis.get_yscale())} <= {"linear", "log"}
+    assert {scale for axis in drawn(name).axes for scale in (axis.get_xscale(), axis.get_yscale())} <= {"linear", "log"}
 
 
 def seen(colours):
@@ -92,7 +92,7 @@ def told_by(handle):
 
 @pytest.mark.parametrize("name", ["frontier", "quality_against_steps", "starts_by_severity", "learning_curve"])
 def test_series_of_a_panel_differ_in_colour_or_line_and_mark_to_everyone(name):
-    for axis in draw(name).axes:
+    for axis in drawn(name).axes:
         told = [one for one in map(told_by, axis.get_legend_handles_labels()[0]) if one]
         for (one, *shape), (other, *its) in itertools.combinations(told, 2):
             assert shape != its

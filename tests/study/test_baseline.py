@@ -32,12 +32,12 @@ def chosen(build):
 
 def test_a_comparison_with_the_kept_baseline_is_the_one_that_walks_it(build, chosen, tmp_path, monkeypatch):
     bench = build()
-    whole = comparison.reconstruct(bench, chosen, [3], tmp_path / "whole")
+    whole = comparison.reconstruct(bench, chosen, [3], tmp_path / "whole", controls=[])
     path = tmp_path / "data/baseline.npz"
     baseline.save(path, bench, baseline.walk(build(asked=None), chosen["full_length"], tmp_path / "alone"))
     kept = baseline.load(path, bench)
     monkeypatch.setattr(FullLength, "stream", lambda *arguments, **options: pytest.fail("the baseline walks again"))
-    found = comparison.reconstruct(bench, chosen, [3], tmp_path / "run", walked={"full_length": kept})
+    found = comparison.reconstruct(bench, chosen, [3], tmp_path / "run", controls=[], walked={"full_length": kept})
     assert list(found) == list(whole)
     for method, result in whole.items():
         assert torch.equal(found[method].images, result.images), method

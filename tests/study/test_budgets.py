@@ -20,9 +20,7 @@ WALKS = [
 ]
 
 
-@pytest.fixture
-def bench(tiny_prior):
-    prior = tiny_prior.float()
+def make_bench(prior):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         features = Features(1, 2).eval()
@@ -32,7 +30,13 @@ def bench(tiny_prior):
 
 
 @pytest.fixture
-def chosen(bench):
+def bench(tiny_prior):
+    return make_bench(tiny_prior.float())
+
+
+@pytest.fixture(scope="module")
+def chosen(new_prior):
+    bench = make_bench(new_prior(40).float())
     return budgets.tune(
         bench, [2, 5], WALKS, starts=[5, 20], fresh=[0.0, 1.0], adaptive={"consistent": {"k": [1.0]}}, powers=[0.0, 1.0]
     )

@@ -99,7 +99,7 @@ def test_shuffle_gives_every_image_another_ones_severity():
 
 
 def test_interrupted_comparison_continues(bench, chosen, tmp_path, monkeypatch):
-    whole = comparison.reconstruct(bench, chosen, [3], tmp_path / "whole")
+    whole = comparison.reconstruct(bench, chosen, [3], tmp_path / "whole", controls=[])
     real, calls = comparison.Store.write, []
 
     def interrupted(store, *arguments):
@@ -110,29 +110,35 @@ def test_interrupted_comparison_continues(bench, chosen, tmp_path, monkeypatch):
 
     monkeypatch.setattr(comparison.Store, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        comparison.reconstruct(bench, chosen, [3], tmp_path / "run")
+        comparison.reconstruct(bench, chosen, [3], tmp_path / "run", controls=[])
     assert len(calls) == 4
-    again = comparison.reconstruct(bench, chosen, [3], tmp_path / "run")
+    again = comparison.reconstruct(bench, chosen, [3], tmp_path / "run", controls=[])
     assert len(calls) == 4 + len(whole) - 3  # what was finished is not computed again
     for method, result in whole.items():
         torch.testing.assert_close(again[method].images, result.images, rtol=0, atol=0)
 
 
+def baseline_alone(bench, chosen, folder):
+    """The baseline's images of a comparison; every other method counts as walked, so that it takes no time."""
+    others = dict.fromkeys(name for name, *_ in comparison.methods(bench, chosen, [], []) if name != "full_length")
+    return comparison.reconstruct(bench, chosen, [], folder, controls=[], walked=others)["full_length"].images
+
+
 def test_a_result_of_other_parameters_is_not_continued(bench, chosen, tmp_path):
-    first = comparison.reconstruct(bench, chosen, [], tmp_path / "run")["full_length"].images
+    first = baseline_alone(bench, chosen, tmp_path / "run")
     other = chosen | {"full_length": {"solver": {"eta": 0.9}, "start": {}}}
-    assert not torch.equal(comparison.reconstruct(bench, other, [], tmp_path / "run")["full_length"].images, first)
+    assert not torch.equal(baseline_alone(bench, other, tmp_path / "run"), first)
 
 
 def test_a_result_of_other_levels_or_of_another_split_is_not_continued(bench, chosen, tmp_path):
     """Levels and ids key the measurement and its noise: what a run left behind belongs to one set of them."""
-    whole = comparison.reconstruct(bench, chosen, [], tmp_path / "run")["full_length"].images
+    whole = baseline_alone(bench, chosen, tmp_path / "run")
     x, entry = bench.truth, select(load(), "degradations.gaussian_blur")
     parts = (bench.prior, bench.encoder, bench.distances, x, entry, bench.solver)
     for options in ({"levels": [0.75, 1.0]}, {"split": "validation"}):
         other = comparison.Bench.build(*parts, seed=0, batch_size=4, **options)
-        found = comparison.reconstruct(other, chosen, [], tmp_path / "run")["full_length"].images
-        alone = comparison.reconstruct(other, chosen, [], tmp_path / "alone")["full_length"].images
+        found = baseline_alone(other, chosen, tmp_path / "run")
+        alone = baseline_alone(other, chosen, tmp_path / "alone")
         assert torch.equal(found, alone) and not torch.equal(found, whole)
 
 

@@ -1,5 +1,7 @@
 """Two images followed step by step: which they are, from where they start, and what is kept of their way."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -20,17 +22,27 @@ FEW_STEPS = {
 }
 
 
-@pytest.fixture
-def bench(tiny_study, monkeypatch):
-    monkeypatch.chdir(tiny_study)
-    study = load()
-    entries = (select(study, "degradations.gaussian_blur"), "gaussian_blur", select(study, "solvers.ldps"))
-    return comparison.Bench.load("test", 6, *entries, seed=0, batch_size=4)
+@pytest.fixture(scope="module")
+def folder(new_study, tmp_path_factory):
+    return new_study(tmp_path_factory.mktemp("study"))
 
 
-@pytest.fixture
-def followed(bench):
-    return examples.walk(bench, records.read_json("data/tuned/gaussian_blur-ldps.json")["chosen"], FEW_STEPS)
+@pytest.fixture(scope="module")
+def bench(folder):
+    with contextlib.chdir(folder):
+        study = load()
+        entries = (select(study, "degradations.gaussian_blur"), "gaussian_blur", select(study, "solvers.ldps"))
+        return comparison.Bench.load("test", 6, *entries, seed=0, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def chosen(folder):
+    return records.read_json(folder / "data/tuned/gaussian_blur-ldps.json")["chosen"]
+
+
+@pytest.fixture(scope="module")
+def followed(bench, chosen):
+    return examples.walk(bench, chosen, FEW_STEPS)
 
 
 def test_the_two_images_stand_at_the_fifths_of_severity():
@@ -63,10 +75,9 @@ def test_every_walk_is_there_and_draws_differ(followed, bench):
     assert (rows[rows.walk.str.startswith("3/")].nfe == 3).all()
 
 
-def test_the_images_are_those_of_the_comparison(followed, bench):
+def test_the_images_are_those_of_the_comparison(followed, bench, chosen):
     """The same measurement and noise: what the two walk to is what they walk to among all others."""
     rows, arrays = followed
-    chosen = records.read_json("data/tuned/gaussian_blur-ldps.json")["chosen"]
     whole = bench.flash("consistent", chosen["flash_consistent"])(bench.measurement, bench.severity)
     shown = rows[rows.walk == "flash_consistent"].image.tolist()
     np.testing.assert_allclose(arrays["flash_consistent"], whole.images[shown], atol=1e-5)

@@ -158,25 +158,6 @@ def test_a_notebook_run_by_hand_changes_nothing_of_the_study(study, name, monkey
     assert any(path.is_file() for path in (study / ".build/by_hand").rglob("*"))
 
 
-def test_what_a_removed_pair_left_behind_is_not_seen(study, repository):
-    """Its files stay on disk (DVC does not remove them); reports speak of the study as it is."""
-    path = study / "params.yaml"
-    before = path.read_text()
-    study_file = YAML(typ="safe").load(before)
-    del study_file["pairs"]["mixture-latent_daps"], study_file["degradations"]["mixture"]
-    try:
-        with path.open("w") as file:
-            YAML().dump(study_file, file)
-        assert stages_that_ran(dvc(study, "repro", "report")) == {"sources", *OF_ALL_PAIRS, "report"}
-        page = (study / "reports/index.html").read_text()
-        assert "gaussian_blur" in page and "mixture" not in page.lower().replace("mixtures of them", "")
-        assert not list((study / "reports/summary").glob("mixture*"))
-        assert "mixture" not in dvc(study, "metrics", "show", "--json")
-    finally:
-        path.write_text(before)
-        dvc(study, "repro", "report")
-
-
 def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
     said = dvc(study, "exp", "run", "--set-param", "ordering.levels=3")
     encoders = {f"{stage}@{name}" for stage in ("measure_severity", "order") for name in [*PAIRS, *ALONE]}
@@ -248,11 +229,15 @@ def test_a_parameter_changes_the_stages_that_read_it(study, section, field, valu
 
 def test_a_failing_cell_leaves_the_previous_report(study, repository):
     notebook = repository / "notebooks" / "16_report.ipynb"
-    source = json.loads(notebook.read_text())
+    before = notebook.read_text()
+    source = json.loads(before)
     reports = {path: path.read_bytes() for path in (study / "reports").rglob("*") if path.is_file()}
     source["cells"][-1]["source"] = ['raise RuntimeError("broken on purpose")']
     notebook.write_text(json.dumps(source))
-    said = dvc(study, "repro", succeeds=False)
+    try:
+        said = dvc(study, "repro", succeeds=False)
+    finally:
+        notebook.write_text(before)
     assert "16_report.ipynb: cell" in said and "broken on purpose" in said
     for path, content in reports.items():
         assert path.is_file() and path.read_bytes() == content, path
@@ -267,3 +252,17 @@ def test_a_wrong_parameter_stops_before_any_stage_works(study):
     finally:
         path.write_text(before)
     assert "ordering.n_images: 'none at all' is not valid" in said
+
+
+def test_what_a_removed_pair_left_behind_is_not_seen(study):
+    """Its files stay on disk (DVC does not remove them); reports speak of the study as it is. Last: nothing is put back."""
+    path = study / "params.yaml"
+    study_file = YAML(typ="safe").load(path.read_text())
+    del study_file["pairs"]["mixture-latent_daps"], study_file["degradations"]["mixture"]
+    with path.open("w") as file:
+        YAML().dump(study_file, file)
+    assert stages_that_ran(dvc(study, "repro", "report")) == {"sources", *OF_ALL_PAIRS, "report"}
+    page = (study / "reports/index.html").read_text()
+    assert "gaussian_blur" in page and "mixture" not in page.lower().replace("mixtures of them", "")
+    assert not list((study / "reports/summary").glob("mixture*"))
+    assert "mixture" not in dvc(study, "metrics", "show", "--json")

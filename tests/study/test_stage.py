@@ -142,6 +142,7 @@ def test_a_missing_notebook_is_refused(study, monkeypatch):
 
 
 def test_a_second_run_of_the_same_stage_is_refused(study, monkeypatch):
+    monkeypatch.setattr(stage, "PATIENCE_S", 0.3)
     notebook = write_notebook(study / "work.ipynb")
     Path(".build").mkdir()
     with open(".build/work.lock", "w") as lock:
@@ -297,14 +298,23 @@ def test_an_unforeseen_error_is_a_sentence_and_its_traceback_a_file(study, monke
     assert type(error).__name__ in Path(".build/traceback.txt").read_text()
 
 
+KEEPS = """
+import time
+try:
+    print("works", flush=True)
+    time.sleep(60)
+finally:
+    Path("kept.txt").write_text("so far")
+"""
+
+
 @pytest.mark.parametrize(("folder", "command"), [("study", "make study"), ("studies/mine", "make study STUDY=mine")])
 def test_ctrl_c_says_in_one_line_what_continues(tmp_path, monkeypatch, folder, command):
+    """And the cell that it finds at work can still write down what it has."""
     (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / folder)
     shutil.copy(SMOKE, ".")
-    write_notebook(
-        Path("work.ipynb"), "print('works', flush=True)", "import time; time.sleep(60)", parameters="seed = 1"
-    )
+    write_notebook(Path("work.ipynb"), "from pathlib import Path", KEEPS, parameters="seed = 1")
     run = [sys.executable, "-m", "flashdiff.study.stage", "run", "work.ipynb", "reports/notebooks/work.ipynb", "seed"]
     with open("told.txt", "w") as told:
         process = subprocess.Popen(run, stdout=told, stderr=told, start_new_session=True)
@@ -316,6 +326,14 @@ def test_ctrl_c_says_in_one_line_what_continues(tmp_path, monkeypatch, folder, c
     lines = Path("told.txt").read_text().splitlines()
     assert lines[-1] == f"work: stopped. What it had finished is kept; `{command}` continues there."
     assert lines[-2] == "works"
+    assert Path("kept.txt").read_text() == "so far"
+
+
+def test_a_kernel_whose_cells_are_done_is_ended_at_once(study):
+    """Taking torch apart costs a second or two; what runs at a polite exit runs for this long, and does not."""
+    late = "import atexit, time; from pathlib import Path; atexit.register(lambda: Path('late.txt').write_text('late'))"
+    stage.run(write_notebook(study / "work.ipynb", late), Path("reports/notebooks/work.ipynb"), ITEMS)
+    assert not Path("late.txt").exists()
 
 
 def test_annotated_parameters_and_magics_are_read(study):
