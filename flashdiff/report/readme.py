@@ -113,6 +113,7 @@ def _gain(record: Mapping) -> str:
 TABLES = {
     "headline": ("README.md", "reports/headline.json", summary_table),
     "results": ("docs/results.md", "reports/headline.json", results_table),
+    "solvers": ("docs/results.md", "studies/fashion-mnist-solvers/reports/headline.json", solvers_table),
     "gains": ("docs/results.md", "studies/fashion-mnist-full/reports/headline.json", gains_table),
 }
 """Name of the marks in a page -> the page, the records, and the table made of them."""
