@@ -96,7 +96,8 @@ def broken_studies(draw, most=3):
     for _ in range(draw(st.integers(1, most))):
         path = draw(st.sampled_from(PLACES[number]))
         change = draw(st.sampled_from([set_, set_, set_, remove, add, rename, wrap, another]))
-        with contextlib.suppress(KeyError, IndexError, TypeError, AttributeError):  # an earlier change took the place away
+        # an earlier change took the place away
+        with contextlib.suppress(KeyError, IndexError, TypeError, AttributeError):
             change(at(tree, path[:-1]), path[-1], draw(VALUES), draw)
     return tree
 
