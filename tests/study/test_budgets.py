@@ -6,37 +6,25 @@ import numpy as np
 import pytest
 import torch
 
-from flashdiff.measures.features import Features
-from flashdiff.severity import SeverityEncoder, latent_error_variance
+from flashdiff.severity import latent_error_variance
 from flashdiff.starts import SHORT_STARTS
 from flashdiff.study import budgets, seeds
-from flashdiff.study.comparison import Bench
 from flashdiff.walks import Growing
 
-BLUR = {"kind": "gaussian_blur", "std_min": 0.3, "std_max": 2.0, "radius": 7, "noise_std": 0.1}
 WALKS = [
     {"solver": {"kind": "ldps", "stochasticity": 0.0}, "candidates": {"eta": [0.0, 0.1]}},
     {"solver": {"kind": "gml_dps", "gamma": 0.05}, "candidates": {}},
 ]
 
 
-def make_bench(prior):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        features = Features(1, 2).eval()
-    x = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    encoder = SeverityEncoder.from_prior(prior).eval()
-    return Bench.build(prior, encoder, features, x, BLUR, {"kind": "ldps"}, seed=0, batch_size=4)
-
-
 @pytest.fixture
-def bench(tiny_prior):
-    return make_bench(tiny_prior.float())
+def bench(tiny_prior, new_bench):
+    return new_bench(tiny_prior.float(), 6, seed=0)
 
 
 @pytest.fixture(scope="module")
-def chosen(new_prior):
-    bench = make_bench(new_prior(40).float())
+def chosen(new_prior, new_bench):
+    bench = new_bench(new_prior(40).float(), 6, seed=0)
     return budgets.tune(
         bench, [2, 5], WALKS, starts=[5, 20], fresh=[0.0, 1.0], adaptive={"consistent": {"k": [1.0]}}, powers=[0.0, 1.0]
     )
