@@ -1,6 +1,6 @@
 """Figures of all pairs of a study: Flash against the full-length baseline of each, and what each solver reaches for its evaluations."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,9 @@ from flashdiff.report.style import (
 )
 from flashdiff.starts import STARTS
 from flashdiff.study.methods import flash_method
+
+WEAK = 1.5
+"""A full-length baseline that takes less than so many times the evaluations of Flash is weak: it saves nothing to beat it."""
 
 
 @styled
@@ -76,11 +79,11 @@ def gains_of_pairs(records: pd.DataFrame, distances: Mapping[str, str] = DISTANC
 
 
 def _weak(records: pd.DataFrame, pairs: list[list[str]]) -> np.ndarray:
-    """Which pairs have a baseline that takes less than one and a half times the evaluations of Flash, (pairs,) bool."""
+    """Which pairs have a baseline that is :data:`WEAK`, (pairs,) bool."""
     ratio = (
         records[(records.claim == "nfe_ratio") & records.value.notna()].groupby(["degradation", "solver"]).value.min()
     )
-    return np.array([ratio.get(tuple(pair), np.inf) < 1.5 for pair in pairs], dtype=bool)
+    return np.array([ratio.get(tuple(pair), np.inf) < WEAK for pair in pairs], dtype=bool)
 
 
 def _keep_within(axis: Axes, low: float, high: float) -> None:
@@ -105,6 +108,8 @@ def frontier_of_solvers(table: pd.DataFrame, distances: Mapping[str, str] = DIST
     the budgets of Flash with few steps, tuned for the panel's measure, dotted on to its long walk (diamond) and to the
     full-length baseline (cross); D(z_hat), which is the same for all solvers, as a level.
 
+    A baseline that takes no more evaluations than the long walk is weak: its cross is hollow and does not set the limits of the
+    axis; beyond them it is an arrow at the edge with its number.
     table: what :func:`flashdiff.report.frontier.frontier_of_solvers` says; distances: what readers call the study's. A measure
     that is NaN throughout is drawn as not measured.
 
@@ -113,7 +118,9 @@ def frontier_of_solvers(table: pd.DataFrame, distances: Mapping[str, str] = DIST
     """
     measures = in_figures()
     need(table, "degradation", "solver", "part", "tuned_for", "nfe", *(measure.name for measure in measures))
-    degradations, solvers = table.degradation.unique(), list(table.solver.unique())
+    degradations, solvers = table.degradation.unique(), enumerate(table.solver.unique())
+    series = {solver: (PALETTE[n % len(PALETTE)], SERIES[n % len(SERIES)][1]) for n, solver in solvers}
+    weak = _weak_rows(table)
     size = {"columns": len(measures), "rows": len(degradations)}
     figure, axes = canvas(**size, width=PAGE, height=0.6 + 2.2 * len(degradations))
     for row, degradation in zip(axes, degradations, strict=True):
@@ -124,33 +131,53 @@ def frontier_of_solvers(table: pd.DataFrame, distances: Mapping[str, str] = DIST
                 not_measured(axis, **labels)
                 continue
             axis.axhline(of_degradation[of_degradation.part == NOTHING][measure.name].mean(), color=GREY, ls="-.", lw=1)
-            for number, solver in enumerate(solvers):
+            for solver, (hue, mark) in series.items():
                 own = of_degradation[of_degradation.solver == solver].sort_values("nfe", kind="stable")
-                colour, (_, mark) = PALETTE[number % len(PALETTE)], SERIES[number % len(SERIES)]
                 few = own[(own.part == FEW) & (own.tuned_for == measure.name)]
                 rest = pd.concat([few.tail(1), own[own.part.isin((LONG, FULL))]])
-                axis.plot(rest.nfe, rest[measure.name], color=colour, ls=":", lw=0.9)
-                axis.plot(few.nfe, few[measure.name], color=colour, marker=mark, ms=3.5, lw=1.3)
+                axis.plot(rest.nfe, rest[measure.name], color=hue, ls=":", lw=0.9)
+                axis.plot(few.nfe, few[measure.name], color=hue, marker=mark, ms=3.5, lw=1.3)
                 for part, of_part in ((LONG, "D"), (FULL, "X")):
                     at = own[own.part == part]
-                    axis.plot(at.nfe, at[measure.name], of_part, color=colour, ms=5)
+                    inside = "white" if weak[at.index].any() else hue
+                    axis.plot(at.nfe, at[measure.name], of_part, color=hue, ms=5, markerfacecolor=inside)
             steps_on_log_axis(axis, (1, 3))
             axis.set(title=degradation.replace("_", " "), **labels)
+            beside = of_degradation[weak[of_degradation.index]]
+            if len(beside):
+                strong = of_degradation[measure.name].drop(beside.index)
+                hues = [series[solver][0] for solver in beside.solver]
+                _cut_at(axis, strong.min(), strong.max(), zip(beside.nfe, beside[measure.name], hues, strict=True))
     shown = [
-        Line2D(
-            [],
-            [],
-            color=PALETTE[n % len(PALETTE)],
-            marker=SERIES[n % len(SERIES)][1],
-            ms=3.5,
-            lw=1.3,
-            label=solver_label(name),
-        )
-        for n, name in enumerate(solvers)
+        Line2D([], [], color=hue, marker=mark, ms=3.5, lw=1.3, label=solver_label(solver))
+        for solver, (hue, mark) in series.items()
     ]
     black = {"color": "0.25", "ls": ""}
     shown += [Line2D([], [], marker="D", ms=5, label="long walk of Flash", **black)]
     shown += [Line2D([], [], marker="X", ms=5, label=label("full_length"), **black)]
+    if weak.any():
+        words = "weak baseline (arrow: beyond the axis)"
+        shown += [Line2D([], [], marker="X", ms=5, markerfacecolor="white", label=words, **black)]
     shown += [Line2D([], [], color=GREY, ls="-.", lw=1, label=label("no_diffusion"))]
     figure.legend(handles=shown, loc="outside lower center", ncols=3)
     return figure
+
+
+def _weak_rows(table: pd.DataFrame) -> pd.Series:
+    """Which rows are full-length baselines that are :data:`WEAK` beside the long walk of the same degradation and solver."""
+    of_long = table.nfe.where(table.part == LONG).groupby([table.degradation, table.solver]).transform("max")
+    return (table.part == FULL) & (table.nfe < WEAK * of_long)
+
+
+def _cut_at(axis: Axes, low: float, high: float, marks: Iterable[tuple[float, float, str]]) -> None:
+    """Limits along y from low to high with a margin; one of the marks (x, y, colour) beyond them becomes an arrow at the edge
+    with its number."""
+    margin = 0.12 * (high - low)
+    bottom, top = low - margin, high + margin
+    axis.set_ylim(bottom, top)
+    for x, y, hue in marks:
+        if not bottom <= y <= top:
+            arrow, edge, side = ("▴", 1, "top") if y > top else ("▾", 0, "bottom")
+            axis.annotate(
+                f"  {arrow} {y:.3g}", (x, edge), xycoords=axis.get_xaxis_transform(), size=SMALL, color=hue, va=side
+            )
