@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from flashdiff.measures import Measure, in_figures
 from flashdiff.report.names import DISTANCES, colour, label, marker
-from flashdiff.report.panels import better, not_measured
+from flashdiff.report.panels import baseline_style, better, cut_off_baseline, not_measured
 from flashdiff.report.style import (
     NFE,
     PAGE,
@@ -20,6 +20,7 @@ from flashdiff.report.style import (
     steps_on_log_axis,
     styled,
 )
+from flashdiff.report.weak import is_weak, reference
 from flashdiff.study.methods import adaptive, fixed_starts, ladder
 
 
@@ -33,17 +34,19 @@ def _need_quality(table: pd.DataFrame) -> list[Measure]:
 @styled
 def quality_against_steps(quality: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
     """The paper's Fig. 2: quality against mean NFE. The line joins fixed starts; marks are adaptive methods, with 95% intervals
-    of their difference to the full-length baseline, whose level is dashed. One panel per measure that is drawn.
+    of their difference to the full-length baseline or, where that is weak, to D(z_hat). One panel per measure that is drawn.
 
-    quality: what :func:`flashdiff.report.tables.quality_against` says of the full-length baseline; distances: what readers call
-    the study's (:func:`flashdiff.report.names.distance_names`). A measure that is NaN throughout is drawn as not measured.
+    A weak baseline (:mod:`flashdiff.report.weak`) is hollow and does not set the limits of the axis; beyond them it is an arrow.
+    quality: what :func:`flashdiff.report.tables.quality_against_baseline` says; distances: what readers call the study's
+    (:func:`flashdiff.report.names.distance_names`). A measure that is NaN throughout is drawn as not measured.
 
     >>> rows = read_rows("data/results/reconstruction-gaussian_blur-ldps.parquet")
-    >>> figure = figures.quality_against_steps(tables.quality_against(rows, "full_length", 2000))
+    >>> figure = figures.quality_against_steps(tables.quality_against_baseline(rows, 2000))
     """
     measures = _need_quality(quality)
     table = quality.set_index("method")
     fixed = table.loc[fixed_starts(table.index)].sort_values("nfe")
+    weak = is_weak(table.nfe)
     figure, axes = canvas(columns=len(measures), width=PAGE, height=3.1)
     for axis, measure in zip(axes[0], measures, strict=True):
         column = measure.name
@@ -62,15 +65,15 @@ def quality_against_steps(quality: pd.DataFrame, distances: Mapping[str, str] = 
         for method in (*adaptive(table.index), "full_length"):
             row = table.loc[method]
             spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
-            axis.errorbar(
-                row.nfe, row[column], yerr=spread, fmt=marker(method), ms=7, capsize=2, color=colour(method),
-                label=label(method),
-            )  # fmt: skip
+            style = {"fmt": marker(method), "ms": 7, "capsize": 2} | baseline_style(method, weak)
+            axis.errorbar(row.nfe, row[column], yerr=spread, **style)
         axis.axhline(table.loc["full_length", column], color=colour("full_length"), ls="--", lw=1)
         nothing = "no_diffusion"
         axis.axhline(table.loc[nothing, column], color=colour(nothing), ls=":", lw=1.2, label=label(nothing))
         steps_on_log_axis(axis)
         axis.set(xlabel=NFE, ylabel=better(measure, distances))
+        if weak:
+            cut_off_baseline(axis, "y", table, column, table.nfe["full_length"])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -168,30 +171,35 @@ def wall_clock(speed: pd.DataFrame) -> Figure:
 @styled
 def quality_of_methods(quality: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
     """Every measure that is drawn, of every method and control but the ladder of fixed starts, with 95% intervals of their
-    difference to the full-length baseline, whose level is dashed; behind each name its mean NFE.
+    difference to the full-length baseline or, where that is weak, to D(z_hat), whose level is dashed; behind each name its NFE.
 
-    quality: what :func:`flashdiff.report.tables.quality_against` says of the full-length baseline; distances: what readers call
-    the study's (:func:`flashdiff.report.names.distance_names`). A measure that is NaN throughout is drawn as not measured.
+    A weak baseline (:mod:`flashdiff.report.weak`) is hollow and does not set the limits of the axis; beyond them it is an arrow.
+    quality: what :func:`flashdiff.report.tables.quality_against_baseline` says; distances: what readers call the study's
+    (:func:`flashdiff.report.names.distance_names`). A measure that is NaN throughout is drawn as not measured.
 
     >>> rows = read_rows("data/results/reconstruction-gaussian_blur-ldps.parquet")
-    >>> figure = figures.quality_of_methods(tables.quality_against(rows, "full_length", 2000))
+    >>> figure = figures.quality_of_methods(tables.quality_against_baseline(rows, 2000))
     """
     measures = _need_quality(quality)
     table = quality[~quality.method.isin(ladder(quality.method))]
-    names = [f"{label(row.method)} ({row.nfe:.0f})" for row in table.itertuples()]
+    nfe = quality.set_index("method").nfe
+    weak, dashed = is_weak(nfe), reference(nfe)
+    names = [f"{baseline_style(row.method, weak)['label']} ({row.nfe:.0f})" for row in table.itertuples()]
     figure, axes = canvas(columns=len(measures), width=PAGE, height=0.5 + 0.2 * len(table))
     for axis, measure in zip(axes[0], measures, strict=True):
         column = measure.name
         if table[column].isna().all():
             not_measured(axis, xlabel=better(measure, distances))
             continue
-        baseline = table.loc[table.method == "full_length", column].item()
-        axis.axvline(baseline, color=colour("full_length"), ls="--", lw=1)
+        axis.axvline(table.loc[table.method == dashed, column].item(), color=colour(dashed), ls="--", lw=1)
         for y, row in enumerate(table.to_dict("records")):
             spread = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
-            style = {"fmt": "o", "ms": 5, "capsize": 2, "color": colour(row["method"])}
-            axis.errorbar(row[column], y, xerr=spread, label=names[y], **style)
+            style = {"fmt": "o", "ms": 5, "capsize": 2} | baseline_style(row["method"], weak) | {"label": names[y]}
+            axis.errorbar(row[column], y, xerr=spread, **style)
         axis.set(xlabel=better(measure, distances), ylim=(len(names) - 0.5, -0.5))
         axis.set_yticks(range(len(names)), labels=[])
+        if weak:
+            at = table.method.tolist().index("full_length")
+            cut_off_baseline(axis, "x", table.set_index("method"), column, at)
     axes[0, 0].set_yticks(range(len(names)), labels=names)
     return figure

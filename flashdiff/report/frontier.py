@@ -16,6 +16,7 @@ from flashdiff.measures import MEASURES, in_figures
 from flashdiff.report.intervals import crossed_bootstrap
 from flashdiff.report.names import DISTANCES, distance_names, measure_label
 from flashdiff.report.tables import spread
+from flashdiff.report.weak import is_weak, reference
 from flashdiff.study.methods import adaptive, flash_method, main_rule, rules
 
 BASELINES = ("no_diffusion", "full_length")
@@ -260,9 +261,10 @@ def gain_table(summary: Mapping) -> pd.DataFrame:
 
 def frontier_table(found: Runs, n_resamples: int, seed: int = 0) -> pd.DataFrame:
     """One row per run: mean NFE and every measure that is drawn, all on the images that every run has, with the 95%
-    interval of the difference to the full-length baseline on the same images and seeds, laid around the run's mean.
+    interval of the difference to the full-length baseline, or to D(z_hat) where that is weak
+    (:func:`flashdiff.report.weak.reference`), on the same images and seeds, laid around the run's mean.
 
-    So runs of 256 images and of 64 can stand in one figure. An interval that leaves out the baseline's mean is a
+    So runs of 256 images and of 64 can stand in one figure. An interval that leaves out the reference's mean is a
     difference that chance does not explain; how much images differ, which all runs share, is not in it. Raises
     ValueError where no two images are in every run.
     """
@@ -272,7 +274,8 @@ def frontier_table(found: Runs, n_resamples: int, seed: int = 0) -> pd.DataFrame
     if shared is None or len(shared) < 2:
         raise ValueError("few-step walks and long walks: fewer than two images are in all of them; rerun walk_budgets.")
     common = {run: table.loc[:, table.columns.get_level_values("image").isin(shared)] for run, table in found.items()}
-    baseline, rows = Run(ONE_FOR_ALL_SEEDS), []
+    of_long = {run.method: table["nfe"].to_numpy().mean() for run, table in common.items() if run.budget is None}
+    baseline, rows = Run(reference(of_long)), []
     for run in common:
         ours, theirs = _on_common_ground(common, run, baseline)
         row = {"budget": run.budget, "method": run.method, "tuned_for": run.tuned_for or ""}
@@ -328,7 +331,7 @@ NOTHING, FEW, LONG, FULL = "no diffusion", "few steps", "long walk", "full lengt
 def frontier_of_solvers(tables: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
     """What :func:`flashdiff.report.pair_figures.frontier_of_solvers` draws: per degradation and solver a row for D(z_hat), for
     Flash with few steps at every budget and objective, for its long walk and for the full-length baseline: part (NOTHING, FEW,
-    LONG, FULL), tuned_for, nfe and every measure that is drawn.
+    LONG, FULL), tuned_for, weak (whether the solver's baseline is), nfe and every measure that is drawn.
 
     tables: {(degradation, solver): of :func:`frontier_table`}. Only degradations with several solvers, or all where none has.
     """
@@ -340,6 +343,9 @@ def frontier_of_solvers(tables: Mapping[tuple[str, str], pd.DataFrame]) -> pd.Da
         parts = {"no_diffusion": NOTHING, "adaptive": FEW, "full_length": FULL}
         parts |= {flash_method(main_rule(rules(table.method))): LONG}
         own = table[table.method.isin(parts)]
-        own = own.assign(degradation=degradation, solver=solver, part=own.method.map(parts)).fillna({"tuned_for": ""})
-        found.append(own[["degradation", "solver", "part", "tuned_for", "nfe", *measures]])
+        weak = is_weak(table[table.budget.isna()].set_index("method").nfe)
+        own = own.assign(degradation=degradation, solver=solver, part=own.method.map(parts), weak=weak)
+        found.append(
+            own.fillna({"tuned_for": ""})[["degradation", "solver", "part", "tuned_for", "weak", "nfe", *measures]]
+        )
     return pd.concat(found, ignore_index=True)

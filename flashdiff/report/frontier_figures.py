@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 
 from flashdiff.measures import MEASURES, Measure, in_figures
 from flashdiff.report.names import DISTANCES, colour, label, marker
-from flashdiff.report.panels import better, gain_in_words, not_measured
+from flashdiff.report.panels import baseline_style, better, cut_off_baseline, gain_in_words, not_measured
 from flashdiff.report.style import NFE, PAGE, PALETTE, canvas, need, steps_on_log_axis, styled
+from flashdiff.report.weak import is_weak
 from flashdiff.study.methods import adaptive
 
 LINES = {
@@ -48,8 +49,9 @@ def _bars(part: pd.DataFrame, column: str, scale: float = 1) -> list[pd.Series]:
 def frontier(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["features"]) -> Figure:
     """Quality against mean NFE, one panel per measure that is drawn: lines join the budgets of a few-step method, tuned
     for the panel's measure; marks are long walks; at the left edge D(z_hat), without evaluations. With 95% intervals of
-    the difference to the full-length baseline, whose level is dashed, but for the oracle.
+    the difference to the full-length baseline, whose level is dashed, or, where that is weak, to D(z_hat); the oracle has none.
 
+    A weak baseline (:mod:`flashdiff.report.weak`) is hollow and does not set the limits of the axis; beyond them it is an arrow.
     table: what :func:`flashdiff.report.frontier.frontier_table` says; distances: what readers call the study's
     (:func:`flashdiff.report.names.distance_names`). A measure that is NaN throughout is drawn as not measured.
 
@@ -60,14 +62,19 @@ def frontier(table: pd.DataFrame, distances: Mapping[str, str] = DISTANCES["feat
     ends = ("", "_low", "_high")
     need(table, "method", "tuned_for", "nfe", *(f"{measure.name}{end}" for measure in measures for end in ends))
     figure, axes = canvas(columns=len(measures), width=PAGE, height=3.4)
-    few = table[table.tuned_for != ""]
+    few, long = table[table.tuned_for != ""], table[table.tuned_for == ""].set_index("method")
+    weak = is_weak(long.nfe)
     for axis, measure in zip(axes[0], measures, strict=True):
         if table[measure.name].isna().all():
             not_measured(axis, xlabel=NFE, ylabel=_in_two_lines(better(measure, distances)))
             continue
-        _lines(axis, few[few.tuned_for == _objective(measure, few.tuned_for)], measure.name)
-        _marks(axis, table[table.tuned_for == ""].set_index("method"), measure.name)
+        of_panel = few[few.tuned_for == _objective(measure, few.tuned_for)]
+        _lines(axis, of_panel, measure.name)
+        _marks(axis, long, measure.name)
         steps_on_log_axis(axis, (1, 3))  # 3 and 30 are near what is asked for
+        if weak:
+            drawn = pd.concat([long, of_panel[~of_panel.method.isin(("oracle", "shuffled"))].set_index("method")])
+            cut_off_baseline(axis, "y", drawn, measure.name, long.nfe["full_length"])
         axis.set(xlabel=NFE, ylabel=_in_two_lines(better(measure, distances)))
     shown = {text: handle for axis in axes[0] for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2)
@@ -112,10 +119,11 @@ def _lines(axis: Axes, few: pd.DataFrame, column: str) -> None:
 
 def _marks(axis: Axes, long: pd.DataFrame, column: str) -> None:
     """Long walks as marks, the baseline's level, and D(z_hat) at the left edge with its level."""
+    weak = is_weak(long.nfe)
     for method in [m for m in (*adaptive(long.index), "full_length") if m in long.index]:
         row = long.loc[[method]]
-        style = {"fmt": marker(method), "ms": 7, "capsize": 2, "color": colour(method)}
-        axis.errorbar(row.nfe, row[column], yerr=_bars(row, column), label=label(method), **style)
+        style = {"fmt": marker(method), "ms": 7, "capsize": 2} | baseline_style(method, weak)
+        axis.errorbar(row.nfe, row[column], yerr=_bars(row, column), **style)
     if "full_length" in long.index:
         axis.axhline(long.loc["full_length", column], color=colour("full_length"), ls="--", lw=1)
     nothing = "no_diffusion"

@@ -20,6 +20,7 @@ from flashdiff.report.pictures import read_row
 from flashdiff.report.sections import figure, of_all_pairs, section, title
 from flashdiff.report.sentences import encoder_sentence, sentence
 from flashdiff.report.template import module, render
+from flashdiff.report.weak import weak_pairs
 from flashdiff.study.methods import main_rule
 from flashdiff.study.records import read_json
 
@@ -64,7 +65,7 @@ def assemble(
         screen=first_screen(left_out.records, budgets),
         found=outcomes(left_out),
         row=read_row(reports, PICTURES, pairs),
-        opening=[] if many else _opening(reports, pairs),
+        opening=[] if many else _opening(reports, pairs, records),
         overview=_overview(reports, starts) if many else None,
         many=many,
         distances=distances,
@@ -96,10 +97,11 @@ def comparisons(folder: str | Path, pairs: Sequence[tuple[str, str]]) -> pd.Data
     return tables.comparisons({(d, s): read_json(metrics / f"reconstruction-{d}-{s}.json") for d, s in pairs})
 
 
-def _opening(reports: Path, pairs: Sequence[tuple[str, str]]) -> list[dict]:
+def _opening(reports: Path, pairs: Sequence[tuple[str, str]], records: Sequence[Mapping]) -> list[dict]:
     """The figures that open the page, those that were drawn."""
     paths = {pair: reports / "figures" / f"{OPENING}-{'-'.join(pair)}" / f"{OPENING}.png" for pair in pairs}
-    return [figure(reports, path, *pair) for pair, path in paths.items() if path.is_file()]
+    weak = weak_pairs(records)
+    return [figure(reports, path, *pair, pair in weak) for pair, path in paths.items() if path.is_file()]
 
 
 def _figure(reports: Path, name: str) -> dict | None:

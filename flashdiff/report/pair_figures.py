@@ -1,17 +1,16 @@
 """Figures of all pairs of a study: Flash against the full-length baseline of each, and what each solver reaches for its evaluations."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from flashdiff.measures import in_figures
 from flashdiff.report.frontier import FEW, FULL, LONG, NOTHING
 from flashdiff.report.names import DISTANCES, colour, label, marker, solver_label
-from flashdiff.report.panels import better, gain_in_words, not_measured
+from flashdiff.report.panels import better, cut_off, gain_in_words, not_measured
 from flashdiff.report.style import (
     GREY,
     NFE,
@@ -24,11 +23,9 @@ from flashdiff.report.style import (
     steps_on_log_axis,
     styled,
 )
+from flashdiff.report.weak import weak_pairs
 from flashdiff.starts import STARTS
 from flashdiff.study.methods import flash_method
-
-WEAK = 1.5
-"""A full-length baseline that takes less than so many times the evaluations of Flash is weak: it saves nothing to beat it."""
 
 
 @styled
@@ -36,8 +33,8 @@ def gains_of_pairs(records: pd.DataFrame, distances: Mapping[str, str] = DISTANC
     """Flash against the full-length baseline, one line per pair of a degradation and a solver: gain in every measure that is
     drawn, and saved evaluations, each with its interval and for every start rule that there are records of.
 
-    A baseline that takes no more evaluations than Flash is weak: its pair's name ends in *, its marks are hollow, and they
-    do not set the limits of the axis; a mark beyond them is an arrow at the edge with its number.
+    Where the baseline is weak (:mod:`flashdiff.report.weak`), the pair's name ends in *, its marks are hollow, and they do not
+    set the limits of the axis; a mark beyond them is an arrow at the edge with its number.
     records: what :func:`flashdiff.report.headline.collect` says, as a table; distances: what readers call the study's.
 
     >>> records = headline.collect(".", "fashion-mnist", ["gaussian_blur"], [("gaussian_blur", "ldps")])
@@ -45,7 +42,8 @@ def gains_of_pairs(records: pd.DataFrame, distances: Mapping[str, str] = DISTANC
     """
     need(records, "claim", "degradation", "solver", "start", "value", "low", "high")
     pairs = records.dropna(subset="solver")[["degradation", "solver"]].drop_duplicates().to_numpy().tolist()
-    weak = _weak(records, pairs)
+    known = weak_pairs(records.to_dict("records"))
+    weak = np.array([tuple(pair) in known for pair in pairs], dtype=bool)
     stars = ["*" if one else "" for one in weak]
     names = [f"{d.replace('_', ' ')}, {solver_label(s)}{star}" for (d, s), star in zip(pairs, stars, strict=True)]
     starts = [rule for rule in STARTS if (records.start == rule).any()]
@@ -70,36 +68,17 @@ def gains_of_pairs(records: pd.DataFrame, distances: Mapping[str, str] = DISTANC
         strong = ~weak[[pairs.index(pair) for pair in of_claim[["degradation", "solver"]].to_numpy().tolist()]]
         if weak.any() and strong.any():
             ends = scale * of_claim[["low", "high"]][strong].astype(float).to_numpy()
-            _keep_within(axis, min(nothing, ends.min()), max(nothing, ends.max()))
+            marks = [
+                (value, at, line.get_color())
+                for line in (container.lines[0] for container in axis.containers)
+                for value, at in zip(line.get_xdata(), line.get_ydata(), strict=True)
+            ]
+            cut_off(axis, "x", min(nothing, ends.min()), max(nothing, ends.max()), marks, "{:+.1f}")
     axes[0, 0].set_yticklabels(names)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(starts))
     if weak.any():
         figure.supxlabel("* weak baseline: it takes as few evaluations as Flash; hollow", fontsize=SMALL)
     return figure
-
-
-def _weak(records: pd.DataFrame, pairs: list[list[str]]) -> np.ndarray:
-    """Which pairs have a baseline that is :data:`WEAK`, (pairs,) bool."""
-    ratio = (
-        records[(records.claim == "nfe_ratio") & records.value.notna()].groupby(["degradation", "solver"]).value.min()
-    )
-    return np.array([ratio.get(tuple(pair), np.inf) < WEAK for pair in pairs], dtype=bool)
-
-
-def _keep_within(axis: Axes, low: float, high: float) -> None:
-    """Limits along x from low to high with a margin; a mark beyond them becomes an arrow at the edge with its number."""
-    margin = 0.12 * (high - low)
-    axis.set_xlim(low - margin, high + margin)
-    for container in axis.containers:
-        line = container.lines[0]
-        for value, at in zip(line.get_xdata(), line.get_ydata(), strict=True):
-            if not low - margin <= value <= high + margin:
-                right = value > high
-                axis.annotate(
-                    f"{value:+.1f}" + " ▸" if right else "◂ " + f"{value:+.1f}", (1 if right else 0, at),
-                    xycoords=axis.get_yaxis_transform(), size=SMALL, color=line.get_color(), va="center",
-                    ha="right" if right else "left",
-                )  # fmt: skip
 
 
 @styled
@@ -108,8 +87,8 @@ def frontier_of_solvers(table: pd.DataFrame, distances: Mapping[str, str] = DIST
     the budgets of Flash with few steps, tuned for the panel's measure, dotted on to its long walk (diamond) and to the
     full-length baseline (cross); D(z_hat), which is the same for all solvers, as a level.
 
-    A baseline that takes no more evaluations than the long walk is weak: its cross is hollow and does not set the limits of the
-    axis; beyond them it is an arrow at the edge with its number.
+    The cross of a weak baseline (:mod:`flashdiff.report.weak`) is hollow and does not set the limits of the axis; beyond them it
+    is an arrow at the edge with its number.
     table: what :func:`flashdiff.report.frontier.frontier_of_solvers` says; distances: what readers call the study's. A measure
     that is NaN throughout is drawn as not measured.
 
@@ -117,10 +96,10 @@ def frontier_of_solvers(table: pd.DataFrame, distances: Mapping[str, str] = DIST
     >>> figure = figures.frontier_of_solvers(table.fillna({"tuned_for": ""}))
     """
     measures = in_figures()
-    need(table, "degradation", "solver", "part", "tuned_for", "nfe", *(measure.name for measure in measures))
+    need(table, "degradation", "solver", "part", "tuned_for", "weak", "nfe", *(measure.name for measure in measures))
     degradations, solvers = table.degradation.unique(), enumerate(table.solver.unique())
     series = {solver: (PALETTE[n % len(PALETTE)], SERIES[n % len(SERIES)][1]) for n, solver in solvers}
-    weak = _weak_rows(table)
+    weak = (table.part == FULL) & table.weak
     size = {"columns": len(measures), "rows": len(degradations)}
     figure, axes = canvas(**size, width=PAGE, height=0.6 + 2.2 * len(degradations))
     for row, degradation in zip(axes, degradations, strict=True):
@@ -147,7 +126,8 @@ def frontier_of_solvers(table: pd.DataFrame, distances: Mapping[str, str] = DIST
             if len(beside):
                 strong = of_degradation[measure.name].drop(beside.index)
                 hues = [series[solver][0] for solver in beside.solver]
-                _cut_at(axis, strong.min(), strong.max(), zip(beside.nfe, beside[measure.name], hues, strict=True))
+                marks = zip(beside[measure.name], beside.nfe, hues, strict=True)
+                cut_off(axis, "y", strong.min(), strong.max(), marks)
     shown = [
         Line2D([], [], color=hue, marker=mark, ms=3.5, lw=1.3, label=solver_label(solver))
         for solver, (hue, mark) in series.items()
@@ -161,23 +141,3 @@ def frontier_of_solvers(table: pd.DataFrame, distances: Mapping[str, str] = DIST
     shown += [Line2D([], [], color=GREY, ls="-.", lw=1, label=label("no_diffusion"))]
     figure.legend(handles=shown, loc="outside lower center", ncols=3)
     return figure
-
-
-def _weak_rows(table: pd.DataFrame) -> pd.Series:
-    """Which rows are full-length baselines that are :data:`WEAK` beside the long walk of the same degradation and solver."""
-    of_long = table.nfe.where(table.part == LONG).groupby([table.degradation, table.solver]).transform("max")
-    return (table.part == FULL) & (table.nfe < WEAK * of_long)
-
-
-def _cut_at(axis: Axes, low: float, high: float, marks: Iterable[tuple[float, float, str]]) -> None:
-    """Limits along y from low to high with a margin; one of the marks (x, y, colour) beyond them becomes an arrow at the edge
-    with its number."""
-    margin = 0.12 * (high - low)
-    bottom, top = low - margin, high + margin
-    axis.set_ylim(bottom, top)
-    for x, y, hue in marks:
-        if not bottom <= y <= top:
-            arrow, edge, side = ("▴", 1, "top") if y > top else ("▾", 0, "bottom")
-            axis.annotate(
-                f"  {arrow} {y:.3g}", (x, edge), xycoords=axis.get_xaxis_transform(), size=SMALL, color=hue, va=side
-            )

@@ -10,6 +10,7 @@ from flashdiff.report import allocation, blind, calibrated, confidence, shift, s
 from flashdiff.report.claims import listed
 from flashdiff.report.display import html, readable
 from flashdiff.report.names import solver_label
+from flashdiff.report.weak import weak_pairs
 
 OF_ENCODER = (
     ("train_severity", ()),
@@ -74,7 +75,7 @@ def section(
     A part is {"stage", "tables", "figures"}; one without either is left out. Figures of what was not measured are left
     out, too: an earlier run may have drawn them, and outputs of stages persist; and those over cost where it is one.
     """
-    equal_cost = listed(records).equal_cost
+    equal_cost, weak = listed(records).equal_cost, weak_pairs(records)
     measured = {(r["claim"], r["degradation"], r["solver"]) for r in records if r["value"] is not None}
 
     def parts(stages: Sequence[tuple], item: str, solver: str | None) -> list[dict]:
@@ -88,7 +89,8 @@ def section(
             images.sort(key=lambda p: (known.get(p.stem, len(known)), p.stem))
             tables = [table for name in names if (table := _table(reports, name, item, distances))]
             if images or tables:
-                figures = [figure(reports, image, degradation, solver) for image in images]
+                is_weak = (degradation, solver) in weak
+                figures = [figure(reports, image, degradation, solver, is_weak) for image in images]
                 found.append({"stage": stage, "tables": tables, "figures": figures})
         return found
 
@@ -113,8 +115,11 @@ def of_all_pairs(reports: Path, distances: Mapping[str, str]) -> list[dict]:
     return found
 
 
-def figure(reports: Path, image: Path, degradation: str | None = None, solver: str | None = None) -> dict:
-    """What the page needs of a drawn figure: name, path below ``reports``, size in pixels, what it is of, and its PDF."""
+def figure(
+    reports: Path, image: Path, degradation: str | None = None, solver: str | None = None, weak: bool = False
+) -> dict:
+    """What the page needs of a drawn figure: name, path below ``reports``, size in pixels, what it is of and whether the baseline
+    of that is weak, and its PDF."""
     from PIL import Image
 
     pdf = reports / "figures_pdf" / image.parent.name / f"{image.stem}.pdf"
@@ -128,6 +133,7 @@ def figure(reports: Path, image: Path, degradation: str | None = None, solver: s
         "width": width,
         "height": height,
         "of": ", ".join(filter(None, of)),
+        "weak": weak,
         "on_screen": image.stem in ON_SCREEN,
         "pdf": pdf.relative_to(reports).as_posix() if pdf.is_file() else None,
     }

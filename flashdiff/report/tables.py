@@ -11,6 +11,7 @@ from flashdiff.measures import MEASURES, in_figures
 from flashdiff.report.intervals import CORRELATIONS, bootstrap, by_method, paired_gains
 from flashdiff.report.latex import to_latex
 from flashdiff.report.names import DISTANCES, label
+from flashdiff.report.weak import reference
 from flashdiff.study.methods import EQUAL_COST, adaptive, fixed_starts, flash_method, main_rule, rules
 
 
@@ -48,16 +49,18 @@ def quality_and_nfe(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.D
     return pd.DataFrame(table)
 
 
-def quality_against(rows: pd.DataFrame, baseline: str, n_resamples: int, seed: int = 0) -> pd.DataFrame:
-    """One row per method: mean NFE and the mean of every measure that is drawn, with the 95% interval of the difference to a
-    baseline on the same images, laid around the method's mean.
+def quality_against_baseline(rows: pd.DataFrame, n_resamples: int, seed: int = 0) -> pd.DataFrame:
+    """One row per method: mean NFE and the mean of every measure that is drawn, with the 95% interval of the difference to the
+    full-length baseline, or to D(z_hat) where that is weak (:func:`flashdiff.report.weak.reference`), on the same images, laid
+    around the method's mean.
 
-    An interval that leaves out the baseline's mean is a difference that chance does not explain. How much images differ,
+    An interval that leaves out the reference's mean is a difference that chance does not explain. How much images differ,
     which all methods share, is not in it; it is in those of :func:`quality_and_nfe`.
     """
     columns = {measure.name: by_method(rows, measure.name) for measure in in_figures()}
-    table = []
-    for method, nfe in rows.groupby("method", sort=False).nfe.mean().items():
+    cost, table = rows.groupby("method", sort=False).nfe.mean(), []
+    baseline = reference(cost)
+    for method, nfe in cost.items():
         row = {"method": method, "nfe": nfe}
         for name, column in columns.items():
             difference = bootstrap((column[method] - column[baseline]).to_numpy(float), np.mean, n_resamples, seed)

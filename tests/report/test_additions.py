@@ -98,7 +98,7 @@ def test_a_new_measure_is_in_tables_summaries_and_figures(mae):
     assert tables.comparisons({PAIR: summary}).set_index("method").mae["full_length"] == pytest.approx(
         mean["full_length"], 1e-5
     )
-    against = tables.quality_against(rows, "full_length", 100)
+    against = tables.quality_against_baseline(rows, 100)
     for draw in (figures.quality_against_steps, figures.quality_of_methods):
         axis = draw(against).axes[2]
         assert "absolute error, lower is better" in (axis.get_xlabel(), axis.get_ylabel())
@@ -182,7 +182,7 @@ def test_a_new_start_rule_is_drawn_claimed_and_on_the_page(halfway, tmp_path):
     assert "(halfway start)" in readme.results_table(records)
     text = report.assemble(tmp_path, "toy", [PAIR[0]], [PAIR]).read_text(encoding="utf-8")
     assert "Flash, halfway start" in text and "inversion" not in text
-    steps = figures.quality_against_steps(tables.quality_against(rows, "full_length", 100))
+    steps = figures.quality_against_steps(tables.quality_against_baseline(rows, 100))
     gains, clock = figures.gains_of_pairs(pd.DataFrame(records)), figures.wall_clock(tables.speed(timings(rows)))
     for figure in (steps, gains):
         assert "Flash, halfway start" in [text.get_text() for text in figure.legends[0].get_texts()]

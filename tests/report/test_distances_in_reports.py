@@ -118,7 +118,7 @@ def test_a_table_without_the_distance_keeps_its_other_columns():
     rows = reconstruction_rows()
     for make in (
         lambda rows: tables.quality_and_nfe(rows, 100),
-        lambda rows: tables.quality_against(rows, "full_length", 100),
+        lambda rows: tables.quality_against_baseline(rows, 100),
         lambda rows: tables.paired_comparison(rows, "flash_consistent", "full_length", 100),
     ):
         whole, part = make(rows), make(rows.assign(perceptual=np.nan))
@@ -142,7 +142,7 @@ def test_rows_may_lack_the_distance_altogether_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("draw", [figures.quality_against_steps, figures.quality_of_methods])
 def test_figures_name_the_distance_or_say_that_it_was_not_measured(draw, tmp_path):
     def make(rows, *name):
-        return draw(tables.quality_against(rows, "full_length", 100), *name)
+        return draw(tables.quality_against_baseline(rows, 100), *name)
 
     rows = reconstruction_rows()
     for given, measured in ((rows, True), (rows.assign(perceptual=np.nan), False)):

@@ -335,7 +335,7 @@ def errorbars(axis, along="y"):
 
 def test_quality_against_steps_draws_means_and_intervals():
     rows = reconstruction_rows()
-    figure = figures.quality_against_steps(tables.quality_against(rows, "full_length", n_resamples=1000))
+    figure = figures.quality_against_steps(tables.quality_against_baseline(rows, n_resamples=1000))
     mean = rows.groupby("method")[["nfe", "psnr", "perceptual"]].mean()
     for axis, column in zip(figure.axes, ("psnr", "perceptual"), strict=True):
         fixed = mean.loc[["fixed_20", "fixed_mean", "fixed_150"]]  # by cost
@@ -386,29 +386,6 @@ def test_the_frontier_of_solvers_draws_each_solver_s_own_walks():
             for line, rows in zip(lines, (pd.concat([few.tail(1), *ends]), few, *ends), strict=True):
                 assert len(rows) and line.get_xdata().tolist() == rows.nfe.tolist()
                 assert line.get_ydata().tolist() == rows[measure].tolist()
-
-
-def test_a_weak_baseline_does_not_stretch_the_frontier_of_solvers():
-    """Hollow where it costs less than 1.5 times its long walk; beyond the axis an arrow gives its number, at its NFE."""
-    table = of_solvers()
-    walk = table[(table.solver == "psld") & (table.part == frontier.LONG)].nfe.item()
-    full = (table.solver == "psld") & (table.part == frontier.FULL)
-    others = table[~full]
-    for nfe, expected in ((1.51 * walk, ["#d85227", "#d85227"]), (1.49 * walk, ["white", "white"])):
-        table.loc[full, ["nfe", "psnr", "perceptual"]] = nfe, others.psnr.min() - 30, others.perceptual.max() + 4
-        figure = figures.frontier_of_solvers(table)
-        crosses = [line for axis in figure.axes for line in axis.lines if line.get_marker() == "X"]
-        assert [line.get_markerfacecolor() for line in crosses[1::2]] == expected
-        assert [line.get_markerfacecolor() for line in crosses[::2]] == ["#3c8be0", "#3c8be0"]
-        weak = expected[0] == "white"
-        words = [text.get_text() for text in figure.legends[0].get_texts()]
-        assert ("weak baseline (arrow: beyond the axis)" in words) == weak
-        for axis, name, beyond, arrow in zip(figure.axes, ("psnr", "perceptual"), (-30, 4), "▾▴", strict=True):
-            low, high = axis.get_ylim()
-            end = others[name].min() - 30 if beyond < 0 else others[name].max() + 4
-            assert (low <= end <= high) != weak and low < others[name].min() < others[name].max() < high
-            assert [text.get_text().split() for text in axis.texts] == ([[arrow, f"{end:.3g}"]] if weak else [])
-            assert [text.xy[0] for text in axis.texts] == ([pytest.approx(nfe)] if weak else [])
 
 
 def test_the_frontier_of_solvers_leaves_out_degradations_with_one_solver_where_others_have_several():

@@ -33,9 +33,9 @@ def rows(method, gain, nfe, budget=np.nan, tuned_for="", images=range(12), perce
     return table[table.image.isin(images)]
 
 
-def long_rows(images=range(12)):
-    """The long walks, on some of the images."""
-    parts = [rows("full_length", 0, 1000), rows("no_diffusion", -1, 0), rows("flash_consistent", 0.5, 100)]
+def long_rows(images=range(12), nfe=1000):
+    """The long walks, on some of the images; nfe: evaluations of the baseline."""
+    parts = [rows("full_length", 0, nfe), rows("no_diffusion", -1, 0), rows("flash_consistent", 0.5, 100)]
     return pd.concat([part[part.image.isin(images)] for part in parts]).drop(columns=["budget", "tuned_for"])
 
 
@@ -223,6 +223,20 @@ def test_the_frontier_has_all_runs_on_the_images_that_all_have():
     assert table.tuned_for.to_dict() == {"adaptive": "psnr", "fixed": "psnr"} | dict.fromkeys(
         ("full_length", "no_diffusion", "flash_consistent"), ""
     )
+
+
+@pytest.mark.parametrize(("nfe", "width"), [(1000, 2.0), (120, 0.0)], ids=["strong", "weak"])
+def test_where_the_baseline_is_weak_intervals_are_of_the_difference_to_no_diffusion(nfe, width):
+    """The baseline fails on every image in its own way, by up to 2 dB; over D(z_hat) the gains are the same everywhere."""
+    long = long_rows(nfe=nfe)
+    failed = long.method == "full_length"
+    long.loc[failed, "psnr"] -= np.linspace(0, 2, failed.sum())
+    table = frontier.frontier_table(frontier.runs(few_rows({("adaptive", "psnr"): 1.0}), long, NONE), 500)
+    for row in table[table.method.isin(("adaptive", "flash_consistent"))].itertuples():
+        wide = row.psnr_high - row.psnr_low
+        assert (0.2 < wide < width) if width else wide == pytest.approx(0, abs=1e-9)
+        assert row.psnr == pytest.approx(BASE.mean() + (1 if row.method == "adaptive" else 0.5))
+        assert row.psnr_low <= row.psnr + 1e-9 and row.psnr - 1e-9 <= row.psnr_high
 
 
 def test_walks_without_common_images_cannot_stand_in_one_figure():

@@ -148,7 +148,7 @@ def test_quality_against_a_baseline_leaves_out_how_much_images_differ():
         pd.DataFrame(columns | {"method": "full_length", "nfe": 1000, "psnr": base}),
         pd.DataFrame(columns | {"method": "flash", "nfe": 100, "psnr": base + gain}),
     ]
-    table = tables.quality_against(pd.concat(parts), "full_length", n_resamples=500).set_index("method")
+    table = tables.quality_against_baseline(pd.concat(parts), n_resamples=500).set_index("method")
     assert table.psnr.tolist() == pytest.approx([20, 21.1]) and table.nfe.tolist() == [1000, 100]
     assert table.psnr_low.flash == pytest.approx(21) and 21.1 < table.psnr_high.flash <= 21.4
     assert table.psnr_low.full_length == table.psnr_high.full_length == table.psnr.full_length
