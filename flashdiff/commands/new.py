@@ -26,6 +26,9 @@ FEWEST = 50
 """Images below which no prior is worth its training; the schema needs 10 test images for its correlations."""
 PASSES, FEWEST_STEPS = 24, 2000
 """Of the default study's denoiser over its images; a training of fewer steps is not over its warm-up."""
+ENCODER_STEPS, FEWEST_ENCODER_STEPS = 2500, 40
+"""Of the severity encoder, which takes as many passes, at most and at least. On 420 images 24 passes leave its severity at 0.95
+of the true error of images that it has not seen; 49 at 0.75 and 0.81, 380 at 0.19: it has learnt its images by heart."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,8 @@ def choices(
     validation = given["validation"] or min(1000, max(4, n // 10))
     train = n - test - validation
 
-    def steps(default: int, batch: int) -> int:
-        return min(default, max(FEWEST_STEPS, PASSES * train // batch))
+    def steps(default: int, batch: int, fewest: int = FEWEST_STEPS) -> int:
+        return min(default, max(fewest, PASSES * train // batch))
 
     def why(field: str, reason: str) -> str:
         return "as you said" if given[field] else reason
@@ -152,7 +155,11 @@ def choices(
             {"channels": [96, 160], "layers": 2},
             "corrects that encoder, as the shipped one does",
         ),
-        ("severity.steps", 2500, "from the prior's encoder, not from a trained one"),
+        (
+            "severity.steps",
+            steps(ENCODER_STEPS, 64, FEWEST_ENCODER_STEPS),
+            f"{PASSES} passes over {train} images, {FEWEST_ENCODER_STEPS} to {ENCODER_STEPS}; after more it knows them by heart",
+        ),
         ("severity.learning_rate", 0.001, ""),
         ("severity.ema", 0.998, ""),
         ("degradations.gaussian_blur.std_max", round(3.5 * size / 32, 3), "pixels; 3.5 at 32 x 32"),

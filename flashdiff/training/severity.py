@@ -81,6 +81,27 @@ def held_out_evaluation(
     return evaluate
 
 
+def held_out_in_words(curve: pd.DataFrame) -> str:
+    """What the last row of a learning curve says on held-out images and, where severity is off by a fifth, what to do.
+
+    An encoder that has learnt its training images by heart takes their error for that of all images: its severity is too low.
+    """
+    evaluated = curve.dropna(subset="calibration_ratio")
+    last = evaluated.iloc[-1]
+    said = (
+        f"On held-out images the encoder puts {last.ordering_accuracy:.1%} of the pairs of levels in the right order; its "
+        f"severity correlates with the true error at {last.spearman_error:.2f} (Spearman), and is {last.calibration_ratio:.2f} "
+        "of it on average."
+    )
+    if last.calibration_ratio > 1.25:
+        return f"{said} That is too much: raise severity.steps."
+    if last.calibration_ratio >= 0.8:
+        return said
+    best = evaluated.loc[np.log(evaluated.calibration_ratio).abs().idxmin()]
+    before = f" (at step {best.step:.0f} it was {best.calibration_ratio:.2f})" if best.step < last.step else ""
+    return f"{said} That is too little: it knows its training images by heart. Lower severity.steps{before}, or give more images."
+
+
 def error_by_level(
     encoder: SeverityEncoder, prior: Prior, degradations: Mapping[str, Degradation], noise_stds: Sequence[float],
     images: np.ndarray, seed: int,

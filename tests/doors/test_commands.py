@@ -433,6 +433,15 @@ def test_new_study_is_ready_to_run(root, tmp_path, capsys):
     assert [path.name for path in (root / "studies").iterdir()] == ["mine-1"]
 
 
+@pytest.mark.parametrize(("images", "steps"), [(60, 40), (300, 78), (600, 157), (9600, 2500)])
+def test_a_new_study_trains_no_encoder_to_know_its_images_by_heart(tmp_path, images, steps):
+    """24 passes of 64 images each over those that are left to train on, 40 to 2500 steps."""
+    given = dict.fromkeys(("image_size", "channels", "validation", "test"))
+    chosen = new.choices("mine", tmp_path, tmp_path, images, [32], 0, given)
+    (said,) = [choice for choice in chosen if choice.field == "severity.steps"]
+    assert said.value == steps and "by heart" in said.why
+
+
 def test_new_study_takes_what_is_given(root, tmp_path):
     write(tmp_path / "mine", [f"{k:03d}.png" for k in range(60)], (20, 20))
     given = {"image_size": 24, "channels": 3, "validation": 5, "test": 15}
