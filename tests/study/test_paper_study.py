@@ -30,7 +30,8 @@ from flashdiff.weights.published_severity import load_published
 
 pytestmark = pytest.mark.slow
 SAVED = ROOT / "tests/data/compvis-vq"
-PAIRS = ["gaussian_blur-psld_blur", "nonlinear_blur-ldps_nonlinear", "random_inpainting-resample_inpainting"]
+PAIRS = ["gaussian_blur-psld_blur", "random_inpainting-resample_inpainting"]
+"""Nonlinear blur has an encoder alone: a third pair would say nothing new of the published formats, for 17 more stages."""
 STEPS = 300
 """Of the stand-in denoiser's training: twenty seconds."""
 TRAINED, TESTED = range(3, 15), [5, 1002, 3, 1000, 4, 0, 1, 2, 1001, 6]
@@ -185,15 +186,21 @@ def test_the_published_encoder_is_used_and_the_others_are_trained(study):
 
 
 def test_published_hyperparameters_are_taken_as_they_are(study):
-    for pair, fields, correction in zip(PAIRS, ({"eta": 2}, {"eta": 1}, {"g": 200}), (1.0, 1.0, 1.2), strict=True):
-        chosen, solver = read_json(study / f"data/tuned/{pair}.json")["chosen"], load(study / "params.yaml").solvers
+    solvers = load(study / "params.yaml").solvers
+    for name, fields in (
+        ("psld_blur", {"eta": 2}),
+        ("ldps_nonlinear", {"eta": 1}),
+        ("resample_inpainting", {"g": 200}),
+    ):
+        assert solvers[name].model_dump().items() >= fields.items()
+    for pair, correction in zip(PAIRS, (1.0, 1.2), strict=True):
+        chosen = read_json(study / f"data/tuned/{pair}.json")["chosen"]
         assert chosen["full_length"]["solver"] == chosen["flash_published"]["solver"] == {}
-        assert solver[pair.partition("-")[2]].model_dump().items() >= fields.items()
         assert chosen["flash_published"]["start"] == {"correction": correction}
 
 
 def test_inpainting_is_reconstructed_at_the_published_levels(study):
-    rows = pd.read_parquet(study / f"data/results/reconstruction-{PAIRS[2]}.parquet")
+    rows = pd.read_parquet(study / f"data/results/reconstruction-{PAIRS[1]}.parquet")
     assert rows.t.between(0.875, 1).all() and rows.t.nunique() == 5
     assert rows.groupby("method").image.nunique().eq(5).all()
     everywhere = pd.read_parquet(study / "data/results/severity-random_inpainting.parquet")
@@ -212,4 +219,4 @@ def test_without_the_published_networks_their_columns_stay_empty(study):
 def test_the_report_names_the_published_distances(study):
     page = (study / "reports/index.html").read_text()
     assert "LPIPS (VGG)" in page and "small classifier" not in page
-    assert all(name in page for name in ("PSLD (blur)", "LDPS (nonlinear)", "ReSample (inpainting)"))
+    assert all(name in page for name in ("PSLD (blur)", "ReSample (inpainting)", "Nonlinear blur"))

@@ -8,6 +8,7 @@ import re
 
 import pandas as pd
 import pytest
+from dvc.repo import Repo
 from repositories import ROOT, copy_repository, dvc, git, stages_that_ran
 from ruamel.yaml import YAML
 
@@ -211,8 +212,9 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
         ),
     ],
 )
-def test_a_parameter_changes_the_stages_that_read_it(study, section, field, value, stages):
+def test_a_parameter_changes_the_stages_that_read_it(study, monkeypatch, section, field, value, stages):
     """Without running: dvc status names what a parameter invalidates directly; what follows from those, it finds as it runs."""
+    monkeypatch.chdir(study)
     path, yaml = study / "params.yaml", YAML()
     before = path.read_text()
     content = yaml.load(before)
@@ -220,7 +222,8 @@ def test_a_parameter_changes_the_stages_that_read_it(study, section, field, valu
     try:
         with path.open("w") as file:
             yaml.dump(content, file)
-        status = json.loads(dvc(study, "status", "--json", "dvc.yaml"))
+        with Repo() as repository:
+            status = repository.status(["dvc.yaml"])
     finally:
         path.write_text(before)
     changed = {stage.partition("@")[0] for stage, why in status.items() if "params.yaml" in json.dumps(why)}
