@@ -39,6 +39,8 @@ PLACEHOLDER = re.compile(r"\$\{([^}]+)\}")
 """Where dvc.yaml has a value of params.yaml, or of the degradation or pair that a stage is for."""
 SAID = BUILD / "error.txt"
 """The sentence of the stage that failed last; `repro` says it again after DVC's own lines."""
+KERNEL = "flashdiff.study.kernel"
+"""The module that runs as a stage's kernel."""
 PATIENCE_S = 10
 """Seconds in which the kernel of a killed stage notices that, and ends."""
 LONGEST = 600
@@ -213,6 +215,10 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any], lock: int) ->
 
         def _kernel_spec_manager_default(self):
             return KernelSpecManager(kernel_dirs=[], parent=self)
+
+        def format_kernel_cmd(self, extra_arguments=None):
+            command = super().format_kernel_cmd(extra_arguments)
+            return [KERNEL if part == "ipykernel_launcher" else part for part in command]
 
         async def start_kernel(self, **options):
             await super().start_kernel(**options, pass_fds=(lock,))
