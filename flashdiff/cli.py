@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 import flashdiff
+from flashdiff.late_dynamo import defer_dynamo
 
 # Rich's boxes would break examples; \b keeps the lines of a block of help as they are.
 app = typer.Typer(
@@ -223,6 +224,8 @@ def _say(line: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 2 for what the user can put right, said in sentences on stderr, 130 for Ctrl-C."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None:  # this process is the command's own
+        defer_dynamo()
     try:
         return app(given or ["--help"], prog_name="flashdiff", standalone_mode=False) or 0
     except KeyboardInterrupt:

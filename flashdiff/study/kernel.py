@@ -1,6 +1,6 @@
 """The kernel of a stage: ipykernel's own, but for torch._dynamo, which comes when it is asked for.
 
-    python -m flashdiff.study.kernel -f CONNECTION_FILE
+python -m flashdiff.study.kernel -f CONNECTION_FILE
 """
 
 import sys
