@@ -17,6 +17,8 @@ INSTALLED := .venv/installed
 export PATH := $(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 export DVC_NO_ANALYTICS := 1
+# Containers often set it; every stage would compile this project's modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 STRIP := --keep-id --extra-keys "metadata.language_info.version cell.metadata.papermill"
 
@@ -133,9 +135,6 @@ explore: $(INSTALLED) study-exists ## open a page with sliders: severity, and wh
 study-exists:
 	@test -f '$(FOLDER)/dvc.yaml' || { echo 'STUDY=$(STUDY): there is no $(FOLDER)/dvc.yaml; choose fashion-mnist or a folder of studies/.' >&2; exit 1; }
 
-# pip would compile every module that it installs, 40 seconds. Python compiles those that somebody imports.
-PIP := .venv/bin/python -m pip install --no-compile --quiet --disable-pip-version-check --log .venv/install.log
-
 # deepinv, for the tests of its adapter, comes by itself and without its dependencies: they name torchvision, whose builds fit one
 # build of torch only, and from PyPI alone a torchvision for CUDA meets a torch for the CPU. Such a one fails at its import, and with
 # it diffusers. The tests do without torchvision; the other dependencies are in the extra `dev`.
@@ -144,6 +143,6 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	{ echo 'flashdiff needs Python 3.11 or newer, and "$(PYTHON)" is not: name one, as in make PYTHON=python3.12.' >&2; exit 1; }
 	@echo 'Installing into .venv: minutes, 2 GB and more (log: .venv/install.log)'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@$(PIP) $(if $(CONSTRAINTS),--constraint '$(CONSTRAINTS)') --editable '.[lab,dev]'
-	@$(PIP) $(if $(CONSTRAINTS),--constraint '$(CONSTRAINTS)') --no-deps deepinv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --log .venv/install.log $(if $(CONSTRAINTS),--constraint '$(CONSTRAINTS)') --editable '.[lab,dev]'
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --log .venv/install.log $(if $(CONSTRAINTS),--constraint '$(CONSTRAINTS)') --no-deps deepinv
 	@touch $@
