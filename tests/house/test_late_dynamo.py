@@ -8,35 +8,24 @@ import pytest
 from flashdiff import late_dynamo
 from flashdiff.late_dynamo import late
 
-LOADED = """
+DEFERRED = """
 import sys
 from flashdiff.late_dynamo import defer_dynamo
+
+def told():
+    print("torch._dynamo" in sys.modules, end=" ")
+
 defer_dynamo()
 defer_dynamo()
 assert not {"torch", "diffusers"} & set(sys.modules)
-"""
-MODELS = "from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DModel, VQModel\nimport flashdiff.pipeline\n"
-
-
-def run(program):
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
-def test_neither_models_nor_pipelines_load_it():
-    """That a pipeline is made is what asks for compiled models."""
-    program = f"""{LOADED}{MODELS}
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DModel, VQModel
+import flashdiff.pipeline
 net = UNet2DModel(sample_size=8, block_out_channels=(32, 32), layers_per_block=1, down_block_types=("DownBlock2D",) * 2,
                   up_block_types=("UpBlock2D",) * 2)
-DiffusionPipeline().register_modules(unet=net)
-print("torch._dynamo" in sys.modules, any(type(f).__module__ == "flashdiff.late_dynamo" for f in sys.meta_path))
-"""
-    assert run(program) == ["False", "False"]
+DiffusionPipeline().register_modules(unet=net)  # looks for compiled models
+told()
+assert not any(type(finder).__module__ == "flashdiff.late_dynamo" for finder in sys.meta_path)
 
-
-def test_it_is_loaded_whole_when_something_compiles_and_a_disabled_function_stays_out():
-    program = f"""{LOADED}{MODELS}
 import torch
 from diffusers.utils.torch_utils import is_compiled_module
 
@@ -45,31 +34,39 @@ def outside(x):
     return x + 1 if not torch.compiler.is_compiling() else x - 1
 
 layer = torch.nn.Linear(2, 2)
-print(is_compiled_module(layer), "torch._dynamo" in sys.modules)
+print(is_compiled_module(layer), end=" ")
+told()
 compiled = torch.compile(layer, backend="eager")
 inside = torch.compile(lambda x: outside(2 * x) if not torch.compiler.is_compiling() else outside(3 * x), backend="eager")
+told()
 print(is_compiled_module(compiled), is_compiled_module(layer), inside(torch.ones(())).item(), outside(1))
 """
-    assert run(program) == ["False", "False", "True", "False", "4.0", "2"]
-
-
-def test_where_diffusers_is_there_already_nothing_changes():
-    program = """
+IMPORTED = """
 import sys
 import torch
-import diffusers.utils.torch_utils
+disable = torch.compiler.disable
+import flashdiff.pipeline
+print(torch.compiler.disable is disable, "torch._dynamo" in sys.modules, end=" ")
 from flashdiff.late_dynamo import defer_dynamo
-disable, finders = torch.compiler.disable, list(sys.meta_path)
+finders = list(sys.meta_path)
 defer_dynamo()
-print(torch.compiler.disable is disable, sys.meta_path == finders, "torch._dynamo" in sys.modules)
+print(torch.compiler.disable is disable, sys.meta_path == finders)
 """
-    assert run(program) == ["True", "True", "True"]
 
 
-def test_importing_the_package_leaves_torch_as_it_is():
-    assert run("import torch, flashdiff.pipeline\nprint(torch.compiler.disable.__module__, 'late' in repr(torch.compiler.disable))") == [
-        "torch.compiler", "False",
-    ]  # fmt: skip
+def run(program):
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_neither_models_nor_pipelines_load_it_and_what_compiles_has_it_whole():
+    """A function that is disabled stays out of the graph: it sees 3, and is not compiled itself."""
+    assert run(DEFERRED) == ["False", "False", "False", "True", "True", "False", "4.0", "2"]
+
+
+def test_importing_the_package_leaves_torch_as_it_is_and_where_diffusers_is_there_nothing_changes():
+    assert run(IMPORTED) == ["True", "True", "True", "True"]
 
 
 @pytest.fixture

@@ -78,8 +78,8 @@ def test_classifier_behind_the_distances_knows_the_classes(images):
 )
 def test_batch_size_and_order_do_not_change_a_reconstruction(prior, images, solver):
     """In float32, on real images and the real prior: batches of 1, 7 and 64, in another order, to 1e-4."""
-    n = 12
-    t, start = torch.linspace(0, 1, n), torch.tensor([3, 40, 0, 12, 7, 25, -1, 18, 2, 33, 9, 15])
+    n = 8
+    t, start = torch.linspace(0, 1, n), torch.tensor([3, 25, 0, 12, 7, -1, 18, 2])
     measurement = measure(images[:n], GaussianBlur(0.3, 2.0, 16), t, 0.1)
     noise = start_noise(prior.encode(images[:n]), measurement.ids, seed=0)
     abar = prior.signal(start).float()[:, None, None, None]

@@ -207,6 +207,12 @@ def test_inpainting_is_reconstructed_at_the_published_levels(study):
     assert everywhere.t.min() < 0.5  # severity itself is measured at all levels
 
 
+def test_a_degradation_without_a_comparison_has_its_encoder_in_the_report(study):
+    records = json.loads((study / "reports/headline.json").read_text())
+    found = {(r["degradation"], r["solver"]) for r in records}
+    assert found == {*(tuple(pair.split("-")) for pair in PAIRS), ("nonlinear_blur", None)}
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="LPIPS may be measured here")
 def test_without_the_published_networks_their_columns_stay_empty(study):
     metrics = read_json(study / f"reports/metrics/reconstruction-{PAIRS[0]}.json")["methods"]["flash_published"]
