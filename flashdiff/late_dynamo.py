@@ -5,11 +5,12 @@ that asks whether its models are compiled. Nothing here compiles. accelerate has
 same reason.
 """
 
+import contextlib
 import functools
 import importlib.abc
 import importlib.machinery
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 MARKS = "diffusers.utils.torch_utils"
@@ -49,17 +50,25 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         import torch
 
-        loaded = "torch._dynamo" in sys.modules
-        if not loaded:
+        if "torch._dynamo" not in sys.modules:
             torch.compiler.disable = late(torch.compiler.disable)
-            sys.modules["torch._dynamo"] = None
-        try:
+        with without("torch._dynamo"):
             self.loader.exec_module(module)
-        finally:
-            if not loaded:
-                del sys.modules["torch._dynamo"]
         is_compiled = module.is_compiled_module
         module.is_compiled_module = lambda model: "torch._dynamo" in sys.modules and is_compiled(model)
+
+
+@contextlib.contextmanager
+def without(module: str) -> Iterator[None]:
+    """Inside, what imports an optional module finds that it is not installed; one that is loaded stays."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 def late(decorator: Callable) -> Callable:

@@ -28,6 +28,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from flashdiff.diffusers_folder import is_checkpoint, looks_local
+from flashdiff.late_dynamo import without
 from flashdiff.study import digests, lockfile, progress
 from flashdiff.study.place import STAGE
 from flashdiff.study.schema import Study, StudyError, escaped, load, select
@@ -202,7 +203,7 @@ def _reports_survive(name: str, written: Sequence[Path]) -> Iterator[None]:
 def _execute(notebook: Path, output: Path, values: dict[str, Any], lock: int) -> None:
     import nbformat
 
-    with _without("pyarrow"):  # papermill's reader of a cluster's files, a fifth of a second of every stage
+    with without("pyarrow"):  # papermill's reader of a cluster's files, a fifth of a second of every stage
         import papermill
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
@@ -277,19 +278,6 @@ def _execute(notebook: Path, output: Path, values: dict[str, Any], lock: int) ->
     os.replace(running, output)
     failed.unlink(missing_ok=True)
     print(progress.finished(output.stem, began), flush=True)
-
-
-@contextlib.contextmanager
-def _without(module: str) -> Iterator[None]:
-    """Inside, what imports an optional module finds that it is not installed; one that is loaded stays."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None
-    try:
-        yield
-    finally:
-        del sys.modules[module]
 
 
 def _how_it_ended(statuses: Sequence[int]) -> str:

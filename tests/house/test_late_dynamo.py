@@ -1,12 +1,14 @@
 """The programs load torch._dynamo when something is compiled, and then it is all there."""
 
+import importlib.util
+import json
 import subprocess
 import sys
 
 import pytest
 
 from flashdiff import late_dynamo
-from flashdiff.late_dynamo import late
+from flashdiff.late_dynamo import late, without
 
 DEFERRED = """
 import sys
@@ -116,3 +118,11 @@ def test_the_module_that_marks_is_where_it_is_looked_for():
     import diffusers.utils.torch_utils as marks
 
     assert marks.__name__ == late_dynamo.MARKS and marks.maybe_allow_in_graph and marks.is_compiled_module
+
+
+def test_a_module_is_hidden_for_as_long_as_it_is_in_the_way():
+    with without("this"), pytest.raises(ImportError):
+        importlib.import_module("this")
+    assert "this" not in sys.modules and importlib.util.find_spec("this")
+    with without("json"):
+        assert importlib.import_module("json") is json

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -398,11 +397,3 @@ def test_the_lock_is_held_by_the_kernel_of_a_killed_stage_and_waited_for(study, 
         with stage._only_writer("work"):
             assert kernel.wait(5) == 0
             assert Path(".build/work.lock").read_text() == str(os.getpid())
-
-
-def test_a_module_is_hidden_for_as_long_as_it_is_in_the_way():
-    with stage._without("this"), pytest.raises(ImportError):
-        importlib.import_module("this")
-    assert "this" not in sys.modules and importlib.util.find_spec("this")
-    with stage._without("json"):
-        assert importlib.import_module("json") is json
