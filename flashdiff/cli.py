@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import flashdiff
-from flashdiff.late_dynamo import defer_dynamo
+from flashdiff.late_imports import defer_dynamo
 
 # Rich's boxes would break examples; \b keeps the lines of a block of help as they are.
 app = typer.Typer(

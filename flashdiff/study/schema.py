@@ -884,8 +884,9 @@ def load(path: str | Path = "params.yaml") -> Study:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an anchor that is set anew, which YAML allows
-            # ruamel reads YAML 1.2 as DVC does: 1e-3 is a number there and a string to PyYAML
-            content = YAML(typ="safe").load(text)
+            # ruamel reads YAML 1.2 as DVC does: 1e-3 is a number there and a string to PyYAML. Without libyaml, whose sentences
+            # are others: a study is read the same wherever it is read
+            content = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

@@ -28,7 +28,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from flashdiff.diffusers_folder import is_checkpoint, looks_local
-from flashdiff.late_dynamo import without
+from flashdiff.late_imports import leave_out_grammar, without
 from flashdiff.study import digests, lockfile, progress
 from flashdiff.study.place import STAGE
 from flashdiff.study.schema import Study, StudyError, escaped, load, select
@@ -397,8 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _do(options: argparse.Namespace) -> tuple[int, str]:
     """Do what a command line asks for; returns the exit status, and the sentence where it failed."""
-    # nbformat's jsonschema would compile a grammar of addresses, a second and a half each time, and never use it
-    sys.modules.setdefault("rfc3987_syntax", None)
+    leave_out_grammar()
     try:
         if options.command == "run":
             run(options.notebook, options.output, options.parameters)

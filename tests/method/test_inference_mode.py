@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from solver_cases import brief
 from torch import nn
 
 from flashdiff.degradations import GaussianBlur, NonlinearBlur, RandomInpainting, measure
@@ -26,11 +27,7 @@ def measured(operator, seed=0):
 
 
 def solver_of(kind):
-    """With its walk and its inner loop shortened to three steps."""
-    inner = {
-        name: 3 for name in ("mcmc_steps", "max_iterations", "iterations") if name in SOLVERS[kind].__dataclass_fields__
-    }
-    return SOLVERS[kind](walk=EvenlySpaced(3), **inner)
+    return brief(kind, walk=EvenlySpaced(3))
 
 
 def same(one, other):

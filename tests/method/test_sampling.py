@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from solver_cases import brief
 
 from flashdiff.batch import Stream, normal, norms, per_sample, uniform
 from flashdiff.degradations import DEGRADATIONS, measure
@@ -70,7 +71,7 @@ def plain_loop(prior, measurement, solver, k):
 
 # at full step, PSLD on random weights grows rounding of 1e-15 to 3e-10
 EVERY = pytest.mark.parametrize(
-    "solver", [kind(0.3) if name == "psld" else kind() for name, kind in SOLVERS.items()], ids=list(SOLVERS)
+    "solver", [brief(name, **({"eta": 0.3} if name == "psld" else {})) for name in SOLVERS], ids=list(SOLVERS)
 )
 
 

@@ -23,21 +23,54 @@ LAUNCH = [
 ]  # fmt: skip
 
 
+TUNED = "data/tuned/gaussian_blur-ldps.json"
+
+
+def load_bench(n=6):
+    """The bench of the study in the current folder."""
+    study = load()
+    entries = (select(study, "degradations.gaussian_blur"), "gaussian_blur", select(study, "solvers.ldps"))
+    return comparison.Bench.load("test", n, *entries, seed=0, batch_size=4)
+
+
 @pytest.fixture
 def bench(tiny_study, monkeypatch):
     monkeypatch.chdir(tiny_study)
-    study = load()
-    entries = (select(study, "degradations.gaussian_blur"), "gaussian_blur", select(study, "solvers.ldps"))
-    return comparison.Bench.load("test", 6, *entries, seed=0, batch_size=4)
+    return load_bench()
+
+
+@pytest.fixture
+def one_batch(tiny_study, monkeypatch):
+    monkeypatch.chdir(tiny_study)
+    return load_bench(4)
 
 
 @pytest.fixture
 def chosen():
-    return records.read_json("data/tuned/gaussian_blur-ldps.json")["chosen"]
+    return records.read_json(TUNED)["chosen"]
 
 
-def test_every_method_and_its_controls_run(bench, chosen, tmp_path):
-    results = comparison.reconstruct(bench, chosen, [3, 10], tmp_path / "run")
+@pytest.fixture
+def published_alone(tiny_study):
+    """The tiny study with the published start rule only: fewer walks, for tests of how they are walked."""
+    path = tiny_study / TUNED
+    tuned = records.read_json(path)
+    del tuned["chosen"]["flash_consistent"]
+    records.write_json(path, tuned)
+    return tiny_study
+
+
+@pytest.fixture(scope="module")
+def compared(new_study, tmp_path_factory):
+    """(bench, what is chosen, the folder of a finished run with every control, its results)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(new_study(tmp_path_factory.mktemp("study")))
+        bench, chosen, folder = load_bench(), records.read_json(TUNED)["chosen"], Path("run").absolute()
+        yield bench, chosen, folder, comparison.reconstruct(bench, chosen, [3, 10], folder)
+
+
+def test_every_method_and_its_controls_run(compared):
+    bench, chosen, _, results = compared
     expected = {
         "no_diffusion",
         "full_length",
@@ -64,11 +97,11 @@ def test_every_method_and_its_controls_run(bench, chosen, tmp_path):
     assert timings["severity_encoder"]["gradients"] == 0 and timings["full_length"]["engine_calls"] == 80
 
 
-def test_without_controls_the_rest_is_the_same(bench, chosen, tmp_path):
-    whole = comparison.reconstruct(bench, chosen, [3], tmp_path / "run")
-    one = comparison.reconstruct(bench, chosen, [3], tmp_path / "run", controls=["published"])
+def test_without_controls_the_rest_is_the_same(compared):
+    bench, chosen, folder, whole = compared
+    one = comparison.reconstruct(bench, chosen, [3, 10], folder, controls=["published"])
     assert {m for m in one if m.startswith(methods.CONTROLS)} == set(methods.controls("published"))
-    fewer = comparison.reconstruct(bench, chosen, [3], tmp_path / "run", controls=[])
+    fewer = comparison.reconstruct(bench, chosen, [3, 10], folder, controls=[])
     assert set(whole) - set(fewer) == {c for rule in methods.rules(chosen) for c in methods.controls(rule)}
     rows, _ = comparison.tabulate(bench, fewer)
     gains = summaries.reconstruction_metrics(rows, n_resamples=100)["gains"]
@@ -79,11 +112,9 @@ def test_without_controls_the_rest_is_the_same(bench, chosen, tmp_path):
 
 def test_only_images_between_the_two_levels_are_reconstructed(bench):
     entry = select(load(), "degradations.gaussian_blur")
-    load_bench = functools.partial(
-        comparison.Bench.load, "test", 6, entry, "gaussian_blur", bench.solver, seed=0, batch_size=4
-    )
-    torch.testing.assert_close(load_bench(levels=[0.75, 1.0]).measurement.t, 0.75 + bench.measurement.t / 4)
-    assert load_bench(levels=[1.0, 1.0]).measurement.t.tolist() == [1.0] * 6
+    at = functools.partial(comparison.Bench.load, "test", 6, entry, "gaussian_blur", bench.solver, seed=0, batch_size=4)
+    torch.testing.assert_close(at(levels=[0.75, 1.0]).measurement.t, 0.75 + bench.measurement.t / 4)
+    assert at(levels=[1.0, 1.0]).measurement.t.tolist() == [1.0] * 6
 
 
 def test_baselines_share_the_start_rule():
@@ -98,8 +129,9 @@ def test_shuffle_gives_every_image_another_ones_severity():
         assert sorted(other) == list(range(n)) and (other != np.arange(n)).all()
 
 
-def test_interrupted_comparison_continues(bench, chosen, tmp_path, monkeypatch):
-    whole = comparison.reconstruct(bench, chosen, [3], tmp_path / "whole", controls=[])
+def test_interrupted_comparison_continues(compared, tmp_path, monkeypatch):
+    bench, chosen, folder, _ = compared
+    whole = comparison.reconstruct(bench, chosen, [3], folder, controls=[])
     real, calls = comparison.Store.write, []
 
     def interrupted(store, *arguments):
@@ -142,7 +174,8 @@ def test_a_result_of_other_levels_or_of_another_split_is_not_continued(bench, ch
         assert torch.equal(found, alone) and not torch.equal(found, whole)
 
 
-def test_tuning_chooses_the_best_trial_of_every_method(bench):
+def test_tuning_chooses_the_best_trial_of_every_method(one_batch):
+    bench = one_batch
     starts = {"published": {"correction": [1.0, 1.2]}, "consistent": {"k": [1.0]}, "inversion": {"stride": [2]}}
     chosen, trials = comparison.tune(bench, {"solver": {"eta": [0.0, 0.3]}, "starts": starts})
     counts = trials.groupby("method").size().to_dict()
@@ -165,16 +198,16 @@ def test_tuning_chooses_the_best_trial_of_every_method(bench):
     assert trial.psnr.item() == pytest.approx(bench.quality(run.images)["psnr"].mean(), abs=1e-4)
 
 
-def test_a_single_candidate_is_taken_and_nothing_is_run_for_it(bench):
+def test_a_single_candidate_is_taken_and_nothing_is_run_for_it(one_batch):
     starts = {"published": {"correction": [1.2]}, "consistent": {"k": [1.0, 1.5]}}
-    chosen, trials = comparison.tune(bench, {"solver": {"eta": [0.3]}, "starts": starts})
+    chosen, trials = comparison.tune(one_batch, {"solver": {"eta": [0.3]}, "starts": starts})
     assert set(trials.method) == {"flash_consistent"}  # these have a choice
     assert chosen["flash_published"] == {"solver": {"eta": 0.3}, "start": {"correction": 1.2}}
     assert chosen["full_length"] == {"solver": {"eta": 0.3}, "start": {}}
     assert "flash_inversion" not in chosen
 
 
-def test_a_diverged_candidate_is_not_chosen(bench, monkeypatch):
+def test_a_diverged_candidate_is_not_chosen(one_batch, monkeypatch):
     real = comparison.Bench.quality
     values = iter([float("nan"), 20.0, 10.0] * 10)
 
@@ -183,7 +216,7 @@ def test_a_diverged_candidate_is_not_chosen(bench, monkeypatch):
 
     monkeypatch.setattr(comparison.Bench, "quality", quality)
     starts = {"published": {"correction": [1.0]}, "consistent": {"k": [1.0]}}
-    chosen, _ = comparison.tune(bench, {"solver": {"eta": [0.1, 0.2, 0.3]}, "starts": starts})
+    chosen, _ = comparison.tune(one_batch, {"solver": {"eta": [0.1, 0.2, 0.3]}, "starts": starts})
     assert {options["solver"]["eta"] for options in chosen.values()} == {0.2}
 
 
@@ -195,31 +228,28 @@ def test_undefined_pair_is_refused_before_any_model_is_asked(bench):
         )
 
 
-def test_cli_runs_a_pair_and_names_an_unknown_one(tiny_study, monkeypatch, capsys):
-    monkeypatch.chdir(tiny_study)
+def test_cli_runs_a_pair_and_names_an_unknown_one(published_alone, monkeypatch, capsys):
+    monkeypatch.chdir(published_alone)
     assert cli.main(["reconstruct", "gaussian_blur", "psld"]) == 2
     assert "pairs: 'gaussian_blur-psld' is not among the study's pairs; choose one of gaussian_blur-ldps" in (
         capsys.readouterr().err
     )
     assert cli.main(["reconstruct", "gaussian_blur", "ldps"]) == 0
-    assert "6 images by 12 methods on 1 processes" in capsys.readouterr().out
+    assert "6 images by 9 methods on 1 processes" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_images_of_one(tiny_study, monkeypatch):
+def test_two_processes_give_the_images_of_one(published_alone, monkeypatch):
     """`accelerate launch` on two CPU processes, against one process; the notebook then finds all of it finished."""
-    monkeypatch.chdir(tiny_study)
+    monkeypatch.chdir(published_alone)
     # accelerate's own launcher of several processes is the one for GPUs; without a GPU the processes use their CPU
     launch = [*LAUNCH, "-m", "flashdiff.cli", "reconstruct", "gaussian_blur", "ldps"]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(launch, capture_output=True, text=True, env=environment, cwd=tiny_study)
+    run = subprocess.run(launch, capture_output=True, text=True, env=environment, cwd=published_alone)
     assert run.returncode == 0, run.stderr[:3000]
     assert "on 2 processes" in run.stdout
-    study = load()
-    entries = (select(study, "degradations.gaussian_blur"), "gaussian_blur", select(study, "solvers.ldps"))
-    bench = comparison.Bench.load("test", 6, *entries, seed=0, batch_size=4)
-    found = records.read_json("data/tuned/gaussian_blur-ldps.json")["chosen"]
-    alone = comparison.reconstruct(bench, found, study.reconstruction.fixed_starts, tiny_study / "alone")
+    study, bench, found = load(), load_bench(), records.read_json(TUNED)["chosen"]
+    alone = comparison.reconstruct(bench, found, study.reconstruction.fixed_starts, published_alone / "alone")
     (folder,) = Path(".build/reconstruct/gaussian_blur-ldps").iterdir()
     (of_baseline,) = Path(".build/baseline/gaussian_blur-ldps").iterdir()
     for method, result in alone.items():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from solver_cases import brief
 
 from flashdiff.datasets.splits import to_float
 from flashdiff.degradations import RandomInpainting
@@ -79,9 +80,7 @@ def walk(method):
 
 def flash(start, solver="ldps_diffpir", steps=2):
     return walk(
-        lambda bench: Flash(
-            bench.prior, bench.encoder, SOLVERS[solver](walk=EvenlySpaced(steps)), start, progress=False
-        )
+        lambda bench: Flash(bench.prior, bench.encoder, brief(solver, walk=EvenlySpaced(steps)), start, progress=False)
     )
 
 
@@ -118,7 +117,7 @@ KINDS = {
     "full length": walk(lambda bench: FullLength(bench.prior, SOLVERS["ldps"](walk=Strided(250)), progress=False)),
 }
 SLOW = ("solver resample", "solver latent_daps")
-"""They optimise and sample in each step: seconds, so they go elsewhere once, where batches, order and parts are others."""
+"""They optimise and sample in each step, so they go elsewhere once, where batches, order and parts are others."""
 THREADED = (
     "encoder",
     "ordering",

@@ -5,6 +5,7 @@ It runs in a copy of the repository, so that nothing here depends on what the wo
 
 import json
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -174,6 +175,18 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
     assert any("reports/summary/" in path for path in difference)
 
 
+@pytest.fixture(scope="module")
+def read(study):
+    """What each stage of the study, which becomes the current folder, reads of its parameters."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(study)
+        with Repo() as repository:
+            yield {
+                stage.addressing: [d for d in stage.deps if isinstance(d, ParamsDependency)]
+                for stage in repository.index.stages
+            }
+
+
 @pytest.mark.parametrize(
     ("section", "field", "value", "stages"),
     [
@@ -217,25 +230,13 @@ def test_an_experiment_reruns_exactly_what_depends_on_its_parameter(study):
         ),
     ],
 )
-def test_a_parameter_changes_the_stages_that_read_it(study, monkeypatch, section, field, value, stages):
+def test_a_parameter_changes_the_stages_that_read_it(read, monkeypatch, section, field, value, stages):
     """Without running: what a parameter invalidates directly, by DVC's own status of the parameters that a stage reads; what follows
     from those, it finds as it runs."""
-    monkeypatch.chdir(study)
-    path, yaml = study / "params.yaml", YAML()
-    before = path.read_text()
-    content = yaml.load(before)
+    content = YAML(typ="safe").load(Path("params.yaml"))
     content[section][field] = value
-    try:
-        with path.open("w") as file:
-            yaml.dump(content, file)
-        with Repo() as repository:
-            read = {
-                stage.addressing: [d for d in stage.deps if isinstance(d, ParamsDependency)]
-                for stage in repository.index.stages
-            }
-            changed = {name.partition("@")[0] for name, deps in read.items() if any(d.workspace_status() for d in deps)}
-    finally:
-        path.write_text(before)
+    monkeypatch.setattr("dvc.dependency.param.load_path", lambda *_, **options: content)  # once, and not for each stage
+    changed = {name.partition("@")[0] for name, deps in read.items() if any(d.workspace_status() for d in deps)}
     assert changed == stages | {"sources"}  # which checks the parameters
 
 

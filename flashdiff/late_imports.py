@@ -1,8 +1,8 @@
-"""A second off every start: torch._dynamo is loaded when something is compiled, and not when diffusers is imported.
+"""Seconds off every start: what libraries load and nothing here needs comes late or never.
 
-While diffusers is imported it marks functions and classes for torch.compile, and both marks load torch._dynamo; so does a pipeline
-that asks whether its models are compiled. Nothing here compiles. accelerate has a late `torch.compiler.disable` of its own for the
-same reason.
+torch._dynamo is loaded when something is compiled, and not when diffusers is imported. While that is imported it marks functions
+and classes for torch.compile, and both marks load torch._dynamo; so does a pipeline that asks whether its models are compiled.
+Nothing here compiles. accelerate has a late `torch.compiler.disable` of its own for the same reason.
 """
 
 import contextlib
@@ -56,6 +56,12 @@ class _Loader(importlib.abc.Loader):
             self.loader.exec_module(module)
         is_compiled = module.is_compiled_module
         module.is_compiled_module = lambda model: "torch._dynamo" in sys.modules and is_compiled(model)
+
+
+def leave_out_grammar() -> None:
+    """nbformat's jsonschema compiles a grammar of internationalised addresses when it is imported, a second each time, if the
+    package rfc3987_syntax is there. No notebook has such an address."""
+    sys.modules.setdefault("rfc3987_syntax", None)
 
 
 @contextlib.contextmanager

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from flashdiff import late_dynamo
-from flashdiff.late_dynamo import late, without
+from flashdiff import late_imports
+from flashdiff.late_imports import late, without
 
 DEFERRED = """
 import sys
-from flashdiff.late_dynamo import defer_dynamo
+from flashdiff.late_imports import defer_dynamo
 
 def told():
     print("torch._dynamo" in sys.modules, end=" ")
@@ -26,7 +26,7 @@ net = UNet2DModel(sample_size=8, block_out_channels=(32, 32), layers_per_block=1
                   up_block_types=("UpBlock2D",) * 2)
 DiffusionPipeline().register_modules(unet=net)  # looks for compiled models
 told()
-assert not any(type(finder).__module__ == "flashdiff.late_dynamo" for finder in sys.meta_path)
+assert not any(type(finder).__module__ == "flashdiff.late_imports" for finder in sys.meta_path)
 
 import torch
 from diffusers.utils.torch_utils import is_compiled_module
@@ -49,7 +49,7 @@ import torch
 disable = torch.compiler.disable
 import flashdiff.pipeline
 print(torch.compiler.disable is disable, "torch._dynamo" in sys.modules, end=" ")
-from flashdiff.late_dynamo import defer_dynamo
+from flashdiff.late_imports import defer_dynamo
 finders = list(sys.meta_path)
 defer_dynamo()
 print(torch.compiler.disable is disable, sys.meta_path == finders)
@@ -117,7 +117,7 @@ def test_the_module_that_marks_is_where_it_is_looked_for():
     """A diffusers that asks for torch._dynamo elsewhere first would be found by the tests above, too; this one says where."""
     import diffusers.utils.torch_utils as marks
 
-    assert marks.__name__ == late_dynamo.MARKS and marks.maybe_allow_in_graph and marks.is_compiled_module
+    assert marks.__name__ == late_imports.MARKS and marks.maybe_allow_in_graph and marks.is_compiled_module
 
 
 def test_a_module_is_hidden_for_as_long_as_it_is_in_the_way():
