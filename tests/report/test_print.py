@@ -1,5 +1,6 @@
 """Figures at the size at which they are printed: width, text, colours and legends."""
 
+import functools
 import itertools
 import re
 
@@ -20,6 +21,14 @@ BLINDNESS = ("deuteranomaly", "protanomaly", "tritanomaly")
 """In full: the simulations of Machado, Oliveira and Fernandes 2009, as colorspacious has them."""
 
 
+@functools.cache
+def laid_out(name):
+    """A figure whose texts and axes have their places."""
+    figure = drawn(name)
+    FigureCanvasAgg(figure).draw()
+    return figure
+
+
 def texts(figure):
     return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
 
@@ -37,16 +46,14 @@ def test_a_figure_is_as_wide_as_a_column_or_the_page_and_every_text_can_be_read(
 
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_is_cut_off_at_the_edge_of_a_figure(name):
-    figure = drawn(name)
-    FigureCanvasAgg(figure).draw()
+    figure = laid_out(name)
     box, size = figure.get_tightbbox(), figure.get_size_inches()
     assert box.x0 > -0.02 and box.y0 > -0.02 and box.x1 < size[0] + 0.02 and box.y1 < size[1] + 0.02
 
 
 @pytest.mark.parametrize("name", FROM_ROWS)
 def test_no_legend_covers_what_is_drawn(name):
-    figure = drawn(name)
-    FigureCanvasAgg(figure).draw()
+    figure = laid_out(name)
     legends = figure.legends + [axis.get_legend() for axis in figure.axes if axis.get_legend()]
     for legend, axis in itertools.product(legends, figure.axes):
         assert not legend.get_window_extent().padded(-1).overlaps(axis.get_window_extent())

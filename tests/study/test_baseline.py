@@ -32,6 +32,7 @@ def chosen(build):
 
 def test_a_comparison_with_the_kept_baseline_is_the_one_that_walks_it(build, chosen, tmp_path, monkeypatch):
     bench = build()
+    del chosen["flash_consistent"]  # one start rule is enough
     whole = comparison.reconstruct(bench, chosen, [3], tmp_path / "whole", controls=[])
     path = tmp_path / "data/baseline.npz"
     baseline.save(path, bench, baseline.walk(build(asked=None), chosen["full_length"], tmp_path / "alone"))
