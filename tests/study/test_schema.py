@@ -468,6 +468,11 @@ def test_two_problems_are_two_sentences(tmp_path):
     ("content", "sentence"),
     [
         (b"seed: [0\n", "not readable as YAML (expected ',' or ']', but got '<stream end>'); mend that line."),
+        # taken where libyaml reads
+        (
+            b"seed:\t0\n",
+            "line 1: not readable as YAML (found character '\\t' that cannot start any token); mend that line.",
+        ),
         (
             b"seed: 0\nseed: 1\n",
             'line 2: not readable as YAML (found duplicate key "seed" with value "1" (original value: "0"));'
