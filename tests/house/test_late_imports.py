@@ -1,4 +1,4 @@
-"""The programs load torch._dynamo when something is compiled, and then it is all there."""
+"""The programs load torch._dynamo when something is compiled, and then it is all there; a grammar that nobody needs never."""
 
 import importlib.util
 import json
@@ -126,3 +126,15 @@ def test_a_module_is_hidden_for_as_long_as_it_is_in_the_way():
     assert "this" not in sys.modules and importlib.util.find_spec("this")
     with without("json"):
         assert importlib.import_module("json") is json
+
+
+def test_notebooks_are_checked_without_the_grammar_of_addresses():
+    """tests/conftest.py leaves it out of this process, as stages and their kernels do."""
+    import nbformat
+
+    assert sys.modules["rfc3987_syntax"] is None
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
+    nbformat.validate(notebook)
+    notebook.cells[0].source = 2
+    with pytest.raises(nbformat.ValidationError, match="2 is not valid"):
+        nbformat.validate(notebook)
