@@ -6,7 +6,7 @@ INNER = ("mcmc_steps", "max_iterations", "iterations")
 """Fields that count what a solver does within a step."""
 
 
-def brief(kind: str, iterations: int = 3, **fields):
-    """A solver with its other fields by default, or as given."""
-    inner = {name: iterations for name in INNER if name in SOLVERS[kind].__dataclass_fields__}
+def brief(kind: str, **fields):
+    """A solver whose inner loop has three steps; its other fields by default, or as given."""
+    inner = {name: 3 for name in INNER if name in SOLVERS[kind].__dataclass_fields__}
     return SOLVERS[kind](**inner, **fields)

@@ -31,10 +31,10 @@ from flashdiff.weights.published_severity import load_published
 pytestmark = pytest.mark.slow
 SAVED = ROOT / "tests/data/compvis-vq"
 PAIR = "random_inpainting-resample_inpainting"
-"""Beside it nonlinear blur has an encoder alone. A second pair would take 17 more stages, and Gaussian blur six, without a
+"""Beside it nonlinear blur has an encoder alone. A second pair would take 20 more stages, and Gaussian blur six, without a
 format or a loader that these two do not have; pairs in company: tests/study/test_smoke_study.py."""
 STEPS = 300
-"""Of the stand-in denoiser's training: twenty seconds."""
+"""Of the stand-in denoiser's training: ten seconds."""
 TRAINED, TESTED = range(3, 15), [5, 1002, 3, 1000, 4, 0, 1, 2, 1001, 6]
 
 

@@ -40,6 +40,7 @@ def study(repository):
     del content["degradations"][ALONE]
     with (folder / "params.yaml").open("w") as file:
         YAML().dump(content, file)
+    (folder / "dvc.lock").unlink(missing_ok=True)  # of a run in the working tree
     environment = dict(ENVIRONMENT)
     del environment[run.THREADS]  # who sets it has the degradations one after the other
     command = [sys.executable, "-m", run.__name__]
